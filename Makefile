@@ -1,0 +1,35 @@
+# Each target sets up what it needs in .venv; nothing but Python 3.10+ and a package index is assumed.
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+ifeq ($(OS),Windows_NT)
+BIN    := $(VENV)/Scripts
+endif
+
+.PHONY: demo test lint clean
+
+demo: $(VENV)/.demo ## embed real documents through LangChain and LlamaIndex with the bundled server
+	$(BIN)/python examples/demo.py
+
+test: $(VENV)/.dev ## every test, those against a real llama.cpp server included
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/.dev ## style and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+clean:
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis dist
+
+$(BIN)/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.demo: pyproject.toml | $(BIN)/python
+	$(BIN)/python -m pip install --quiet -e ".[langchain,llama-index,local]"
+	touch $@
+
+$(VENV)/.dev: pyproject.toml scripts/make_minilm_gguf.py | $(BIN)/python
+	$(BIN)/python -m pip install --quiet -e ".[dev]"
+	$(BIN)/python scripts/make_minilm_gguf.py
+	touch $@ $(VENV)/.demo
