@@ -1,3 +1,52 @@
-"""Turns texts into vectors over HTTP."""
+"""Turns texts into vectors over HTTP, for people who run their own embedding server.
 
-__version__ = "0.1.0"
+`EmbeddingClient` is for those who own their event loop, `SharedEmbeddingClient` works from any thread and
+loop. Drop-in adapters: `embedwire.langchain.EmbedwireEmbeddings`, `embedwire.llama_index.EmbedwireEmbedding`.
+"""
+
+from embedwire._client import EmbeddingClient
+from embedwire._config import BatchLimits, Prompts, RetryPolicy, Timeouts
+from embedwire._limits import ServerInfo
+from embedwire._shared import SharedEmbeddingClient
+from embedwire._version import __version__
+from embedwire.exceptions import (
+    AuthenticationFailed,
+    BadReply,
+    Completed,
+    ConnectionFailed,
+    DeadlineExceeded,
+    EmbedwireError,
+    InputError,
+    Overloaded,
+    RequestError,
+    RequestTimeout,
+    ServerRefused,
+    ServerUnavailable,
+    TextRefused,
+    UsageError,
+)
+
+__all__ = [
+    "AuthenticationFailed",
+    "BadReply",
+    "BatchLimits",
+    "Completed",
+    "ConnectionFailed",
+    "DeadlineExceeded",
+    "EmbeddingClient",
+    "EmbedwireError",
+    "InputError",
+    "Overloaded",
+    "Prompts",
+    "RequestError",
+    "RequestTimeout",
+    "RetryPolicy",
+    "ServerInfo",
+    "ServerRefused",
+    "ServerUnavailable",
+    "SharedEmbeddingClient",
+    "TextRefused",
+    "Timeouts",
+    "UsageError",
+    "__version__",
+]

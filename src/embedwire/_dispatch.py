@@ -1,0 +1,373 @@
+"""Who is sent next: texts of all calls wait here, and a batch forms when a slot is free.
+
+One dispatcher belongs to one server and one event loop; nothing here knows HTTP. Queries go before bulk, bulk
+calls take turns, equal texts travel once, each vector goes straight into the rows of the calls that want it.
+There are no timers but the calls' deadlines, and no locks: everything runs on the loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+from collections import deque
+from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import replace
+
+from embedwire._config import Form, Kind, OnFull
+from embedwire._faults import Failed, Failure, to_error
+from embedwire._limits import DEFAULT_CONCURRENCY, Learned, concurrency, least
+from embedwire._queue import Batch, Call, Future, Item, Lane, Whole
+from embedwire._retry import Action, Fault
+from embedwire._wire import Matrix
+from embedwire.exceptions import DeadlineExceeded, Overloaded, RequestError, ServerRefused
+
+BULK_EVERY = 4  # after so many batches of queries in a row, one of the bulk that waits goes first
+REFUSED_IN_A_ROW = 16  # texts refused alone, one after another: then it is the server, not the texts
+
+
+class Dispatcher:
+    """Sends the texts of every call to one server, never more requests at a time than it should get.
+
+    Args:
+        server: Base URL, for messages.
+        send: Sends one batch and returns its vectors in order, or raises `Failed`.
+        learned: What is known about the server.
+    """
+
+    def __init__(self, server: str, send: Callable[[Batch], Awaitable[Matrix]], learned: Learned) -> None:
+        self._server = server
+        self._send = send
+        self._learned = learned
+        self._lanes: dict[Form, Lane] = {}
+        self._turns: deque[Lane] = deque()
+        self._calls: set[Call] = set()
+        self._lobby: deque[tuple[Call, int]] = deque()  # calls for which there is no room yet
+        self._batches: set[Batch] = set()
+        self._queries_in_a_row = 0
+        self.queued = 0  # texts of admitted calls that are not finished
+
+    @property
+    def in_flight(self) -> int:
+        """Requests on their way, those that pause before a repeat included."""
+        return len(self._batches)
+
+    def submit(
+        self,
+        form: Form,
+        texts: list[str],
+        kind: Kind,
+        future: Future,
+        *,
+        deadline: float | None,
+        max_queued: int,
+        on_full: OnFull,
+        offset: int | None = None,
+        normalize: bool = False,
+    ) -> Call:
+        """Queues a call; its matrix, or its error, comes with ``future``.
+
+        Args:
+            form: What its requests look like.
+            texts: At least one, prompts included.
+            kind: Queries go first.
+            future: Gets a float32 matrix of shape ``(len(texts), dimensions)`` or an exception.
+            deadline: In loop time.
+            max_queued: The most texts that may wait at this server; a call that meets an empty queue always may.
+            on_full: Whether a call waits for room, or fails.
+            offset: Index of the first text in the caller's list, if these are a part of one.
+            normalize: Bring each vector to unit length.
+
+        Raises:
+            Overloaded: There is no room, and ``on_full`` is ``"raise"``.
+        """
+        full = not self._has_room(len(texts), max_queued)
+        if full and on_full == "raise":
+            raise Overloaded(
+                f"{self.queued} texts wait for {self._server}, and {len(texts)} more would go over "
+                f"max_queued={max_queued}. Send fewer at once, raise max_queued=, or pass on_full='wait'."
+            )
+        call = Call(self.lane(form), texts, kind, future, deadline, offset, normalize)
+        self._calls.add(call)
+        if deadline is not None:
+            call.timer = asyncio.get_running_loop().call_at(deadline, self._expire, call)
+        if full or self._lobby:
+            self._lobby.append((call, max_queued))
+        else:
+            self._admit(call)
+            self._pump()
+        return call
+
+    def lane(self, form: Form) -> Lane:
+        """The waiting texts of a form."""
+        lane = self._lanes.get(form)
+        if lane is None:
+            lane = self._lanes[form] = Lane(form, self._learned)
+            self._turns.append(lane)
+        return lane
+
+    def drop(self, call: Call) -> None:
+        """Forgets a call whose caller is gone: what only it wanted is not sent, or not waited for."""
+        if call in self._calls:
+            self._leave(call)
+            self._pump()
+
+    def end(self, calls: Iterable[Call] | None = None, *, error: Exception | None) -> None:
+        """Ends some calls, or all: with an error or, without one, as cancelled."""
+        for call in list(self._calls if calls is None else calls):
+            if call in self._calls:
+                self._leave(call)
+                _resolve(call.future, error=error)
+        self._pump()
+
+    async def settle(self) -> None:
+        """Waits until requests that were cancelled have let go of their connections."""
+        tasks = [batch.task for batch in self._batches if batch.task is not None]
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    # Calls come and go.
+
+    def _has_room(self, texts: int, max_queued: int) -> bool:
+        return self.queued == 0 or self.queued + texts <= max_queued
+
+    def _admit(self, call: Call) -> None:
+        known = call.lane.items
+        for row, text in enumerate(call.texts):
+            item = known.get(text)
+            if item is None:
+                item = known[text] = Item(text)
+            elif not item.owners and item.batch is not None:  # given up, but still on its way
+                item.batch.live += 1
+            item.owners.append((call, row))
+            call.items.append(item)
+        self.queued += call.left
+        (call.lane.queries if call.kind == "query" else call.lane.bulk).append(call)
+
+    def _admit_from_lobby(self) -> None:
+        while self._lobby:
+            call, max_queued = self._lobby[0]
+            if call in self._calls:
+                if not self._has_room(len(call.texts), max_queued):
+                    return
+                self._admit(call)
+            self._lobby.popleft()
+
+    def _leave(self, call: Call) -> None:
+        self._calls.discard(call)
+        if call.timer is not None:
+            call.timer.cancel()
+        if call.items:
+            self.queued -= call.left
+        items, call.items, call.cursor = call.items, [], 0
+        for item in items:
+            if item.owners and any(owner is call for owner, _ in item.owners):
+                item.owners = [pair for pair in item.owners if pair[0] is not call]
+                if not item.owners:
+                    self._unwanted(item, call.lane)
+
+    def _unwanted(self, item: Item, lane: Lane) -> None:
+        batch = item.batch
+        if batch is None:
+            lane.forget(item)
+            return
+        batch.live -= 1
+        if not batch.live:
+            for other in batch.items:
+                lane.forget(other)
+            if batch.task is not None:
+                batch.task.cancel()
+
+    def _finish(self, call: Call) -> None:
+        """Every text of the call is done."""
+        self._leave(call)
+        if not call.failures:
+            _resolve(call.future, call.result())
+            return
+        errors = [(row, self._error(call, row, failure)) for row, failure in sorted(call.failures.items())]
+        error = errors[0][1]
+        error.failures = {call.index(row): one for row, one in errors}
+        error.completed = call.completed()
+        _resolve(call.future, error=error)
+
+    def _abort(self, call: Call, row: int, failure: Failure) -> None:
+        """Ends a call at a failure that is not one text's own; what is done goes along with the error."""
+        if call in self._calls:
+            self._leave(call)
+            error = self._error(call, row, failure)
+            error.completed = call.completed()
+            _resolve(call.future, error=error)
+
+    def _error(self, call: Call, row: int, failure: Failure) -> RequestError:
+        count = None if call.offset is not None else len(call.texts)
+        return to_error(failure, server=self._server, index=call.index(row), count=count)
+
+    def _expire(self, call: Call) -> None:
+        fault = Fault(
+            error=DeadlineExceeded,
+            what=f"the deadline passed with {call.left} of {len(call.texts)} texts left",
+            cure="Raise deadline=, or send less at once; what was done is in the error's `completed`.",
+        )
+        sent = max((item.batch.trail.sent for item in call.items if item.batch), default=0)
+        self._abort(call, call.done.find(0), Failure(fault=fault, attempts=sent))
+        self._pump()
+
+    # Batches form and come back.
+
+    def _pump(self) -> None:
+        """Starts a batch for every free slot."""
+        self._admit_from_lobby()
+        loop = asyncio.get_running_loop()
+        while self.in_flight < self._slots():
+            batch = self._next(loop.time())
+            if batch is None:
+                return
+            self._batches.add(batch)
+            batch.lane.in_flight += 1
+            batch.task = loop.create_task(self._run(batch))
+
+    def _slots(self) -> int:
+        """The smallest wish among those who have work here, so that no user's number is ever exceeded."""
+        return min(
+            (concurrency(lane.form, self._learned) for lane in self._turns if lane.busy),
+            default=DEFAULT_CONCURRENCY,
+        )
+
+    def _next(self, now: float) -> Batch | None:
+        for lane in self._turns:
+            while lane.parts:
+                part = lane.parts.popleft()
+                if part.live:
+                    return part
+        queries_first = self._queries_in_a_row < BULK_EVERY
+        for queries in (queries_first, not queries_first):
+            for lane in self._turns:
+                batch = lane.take(lane.queries if queries else lane.bulk, now)
+                if batch is not None:
+                    self._queries_in_a_row = self._queries_in_a_row + 1 if queries else 0
+                    self._turns.remove(lane)
+                    self._turns.append(lane)
+                    return batch
+        return None
+
+    async def _run(self, batch: Batch) -> None:
+        try:
+            matrix = await self._send(batch)
+        except Failed as failed:
+            self._fail(batch, failed)
+        except asyncio.CancelledError:
+            if batch.live:  # nobody here asked for it: the loop is ending
+                self.end(error=None)
+            raise
+        except Exception as error:  # from the user's own key function: no caller may wait for ever
+            for call in _callers(batch):
+                self._leave(call)
+                _resolve(call.future, error=error)
+        else:
+            self._deliver(batch, matrix)
+        finally:
+            self._batches.discard(batch)
+            batch.lane.in_flight -= 1
+            self._pump()
+
+    def _deliver(self, batch: Batch, matrix: Matrix) -> None:
+        lane = batch.lane
+        lane.accepted, lane.refused = True, 0
+        self._learn_size(batch)
+        for item, vector in zip(batch.items, matrix, strict=True):
+            lane.forget(item)
+            owners, item.owners = item.owners, []
+            for call, row in owners:
+                call.put(row, vector)
+                self._count_down(call)
+
+    def _count_down(self, call: Call) -> None:
+        self.queued -= 1
+        if not call.left:
+            self._finish(call)
+
+    def _fail(self, batch: Batch, failed: Failed) -> None:
+        fault = failed.fault
+        if fault.max_texts is not None and fault.max_texts < len(batch.items):
+            self._learned.max_texts = least(fault.max_texts, self._learned.max_texts)
+        if batch.whole is not None:
+            batch.whole.parts = 0  # never all of them now: its size was not the only reason
+        if failed.action is Action.SPLIT and len(batch.items) > 1:
+            self._split(batch, fault)
+        elif failed.action is Action.SPLIT and not self._refuses_everything(batch.lane, fault):
+            self._fail_text(batch.items[0], Failure(fault=fault, attempts=failed.attempts), batch.lane)
+        else:
+            if failed.action is Action.SPLIT:
+                fault = replace(
+                    fault,
+                    error=ServerRefused,
+                    what=f"the server refuses one text after another; last, {fault.what}",
+                )
+            failure = Failure(fault=fault, attempts=failed.attempts)
+            for item in batch.items:
+                for call, row in list(item.owners):
+                    self._abort(call, row, failure)
+
+    def _fail_text(self, item: Item, failure: Failure, lane: Lane) -> None:
+        lane.forget(item)
+        owners, item.owners = item.owners, []
+        for call, row in owners:
+            call.fail(row, failure)
+            self._count_down(call)
+
+    def _refuses_everything(self, lane: Lane, fault: Fault) -> bool:
+        """Whether it is the server, not this text: else a wrong setting would cost a request for every text."""
+        if fault.of_text:
+            return False
+        lane.refused += 1
+        return lane.refused >= (REFUSED_IN_A_ROW if lane.accepted else 2)
+
+    def _split(self, batch: Batch, fault: Fault) -> None:
+        """Puts the batch back in parts: by the cap that the server named, else in halves."""
+        wanted = []
+        for item in batch.items:
+            if item.owners:
+                wanted.append(item)
+            else:
+                batch.lane.forget(item)
+        suspect = None if fault.position is None else batch.items[fault.position]
+        if suspect in wanted:
+            parts = [[item for item in wanted if item is not suspect], [suspect]]
+        else:
+            size = max(1, min(fault.max_texts or len(wanted), (len(wanted) + 1) // 2))
+            parts = [wanted[at : at + size] for at in range(0, len(wanted), size)]
+        unexplained = fault.status is not None and fault.position is None and fault.max_texts is None
+        whole = Whole(refused_for_chars=fault.status == 413, parts=len(parts)) if unexplained else None
+        for part in parts:
+            if part:
+                batch.lane.parts.append(batch.part(part, whole))
+
+    def _learn_size(self, batch: Batch) -> None:
+        """Where all parts of a refused batch were taken, what it was refused for was its size."""
+        whole = batch.whole
+        if whole is None or not whole.parts:
+            return
+        whole.parts -= 1
+        whole.texts = max(whole.texts, len(batch.items))
+        whole.chars = max(whole.chars, sum(len(item.text) for item in batch.items))
+        if whole.parts:
+            return
+        if whole.refused_for_chars:
+            self._learned.max_chars = least(whole.chars, self._learned.max_chars)
+        else:
+            self._learned.max_texts = least(whole.texts, self._learned.max_texts)
+
+
+def _callers(batch: Batch) -> set[Call]:
+    return {call for item in batch.items for call, _ in item.owners}
+
+
+def _resolve(future: Future, matrix: Matrix | None = None, error: BaseException | None = None) -> None:
+    """Ends a future; one whose caller has gone in this very moment is left alone."""
+    try:
+        if error is not None:
+            future.set_exception(error)
+        elif matrix is not None:
+            future.set_result(matrix)
+        else:
+            future.cancel()
+    except (asyncio.InvalidStateError, concurrent.futures.InvalidStateError):
+        pass

@@ -1,0 +1,113 @@
+"""What was learned about each server; kept for the life of the process, for every client and loop."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from embedwire._config import BatchLimits, Form
+
+if TYPE_CHECKING:
+    from embedwire._wire import Told
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServerInfo:
+    """What is known about a server; ``None`` where it did not tell and nothing showed it yet.
+
+    Attributes:
+        url: Base URL, version included.
+        software: The reply's ``Server`` header, such as ``llama.cpp``.
+        model: The model that requests name.
+        dimensions: Numbers per vector.
+        slots: Requests that the server works on at the same time.
+        context: Tokens that one text may have.
+        max_texts: Most texts in one request, learned from the answer that refused more.
+        max_chars: Most characters in one request, likewise.
+        base64: Whether vectors in base64 were seen to equal those in decimal.
+    """
+
+    url: str
+    software: str | None = None
+    model: str | None = None
+    dimensions: int | None = None
+    slots: int | None = None
+    context: int | None = None
+    max_texts: int | None = None
+    max_chars: int | None = None
+    base64: bool | None = None
+
+
+@dataclass(slots=True)
+class Learned:
+    """The mutable twin of `ServerInfo`. Plain assignments only, so that any thread may read it."""
+
+    url: str
+    software: str | None = None
+    served_model: str | None = None
+    asked_model: bool = False
+    widths: dict[str | None, int] = field(default_factory=dict)
+    slots: int | None = None
+    context: int | None = None
+    max_texts: int | None = None
+    max_chars: int | None = None
+    base64: bool | None = None
+    alive: bool = False
+    looked: bool = False
+
+    def take(self, told: Told) -> None:
+        """Takes in what the server says of itself."""
+        self.slots, self.context = told.slots, told.context
+        self.max_texts = told.max_texts or self.max_texts
+
+    def info(self, model: str | None, dimensions: int | None) -> ServerInfo:
+        """What is known, for one choice of model and dimensions."""
+        return ServerInfo(
+            url=self.url,
+            software=self.software,
+            model=model or self.served_model,
+            dimensions=dimensions or self.widths.get(model),
+            slots=self.slots,
+            context=self.context,
+            max_texts=self.max_texts,
+            max_chars=self.max_chars,
+            base64=self.base64,
+        )
+
+
+DEFAULT_TEXTS = 5
+DEFAULT_CONCURRENCY = 8
+STREAM_CHUNK = 256  # texts per piece of a stream whose batches are limited by characters alone
+
+
+def batch_limits(form: Form, server: Learned) -> BatchLimits:
+    """The most that one request may carry now: the user's numbers, under what the server was seen to take."""
+    wish = form.batch or BatchLimits(texts=DEFAULT_TEXTS)
+    return BatchLimits(texts=least(wish.texts, server.max_texts), chars=least(wish.chars, server.max_chars))
+
+
+def concurrency(form: Form, server: Learned) -> int:
+    """The most requests that may be in flight now."""
+    return form.concurrency or (2 * server.slots if server.slots else DEFAULT_CONCURRENCY)
+
+
+def least(one: int | None, other: int | None) -> int | None:
+    """The smaller of two limits, of which either may be missing."""
+    return min((n for n in (one, other) if n is not None), default=None)
+
+
+_known: dict[str, Learned] = {}
+_lock = threading.Lock()
+
+
+def learned(base_url: str) -> Learned:
+    """What is known about the server at ``base_url``."""
+    with _lock:
+        return _known.setdefault(base_url, Learned(base_url))
+
+
+def forget() -> None:
+    """Forgets every server; for tests."""
+    with _lock:
+        _known.clear()

@@ -1,0 +1,80 @@
+"""The one event loop thread of the process, on which everything shared runs."""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import contextlib
+import ctypes
+import os
+import threading
+from collections.abc import Coroutine
+from concurrent.futures import Future
+from typing import Any, TypeVar
+
+from embedwire._engine import Origins
+
+T = TypeVar("T")
+
+
+class LoopThread:
+    """An event loop in a daemon thread, and the servers in use on it."""
+
+    def __init__(self) -> None:
+        self.loop = asyncio.new_event_loop()
+        self.origins = Origins()
+        self._thread = threading.Thread(target=self._run, name="embedwire", daemon=True)
+        self._thread.start()
+
+    def start(self, work: Coroutine[Any, Any, T]) -> Future[T]:
+        """Runs a coroutine on the loop; its result comes with the future."""
+        return asyncio.run_coroutine_threadsafe(work, self.loop)
+
+    def is_current(self) -> bool:
+        """Whether the caller runs on this very thread."""
+        return threading.current_thread() is self._thread
+
+    def stop(self) -> None:
+        """Closes every connection and ends the thread."""
+        with contextlib.suppress(Exception):
+            self.start(self.origins.close()).result(timeout=2)
+        self.loop.call_soon_threadsafe(self.loop.stop)
+        self._thread.join(timeout=2)
+
+    def _run(self) -> None:
+        asyncio.set_event_loop(self.loop)
+        try:
+            self.loop.run_forever()
+        finally:
+            self.loop.close()
+
+
+_current: LoopThread | None = None
+_lock = threading.Lock()
+
+
+def loop_thread() -> LoopThread:
+    """The loop thread of this process, started at the first call."""
+    global _current
+    with _lock:
+        if _current is None:
+            _current = LoopThread()
+        return _current
+
+
+def _stop() -> None:
+    if _current is not None:
+        _current.stop()
+
+
+def _start_anew_in_child() -> None:
+    """A forked child has no loop thread; the parent's loop is left alone, uncollected too."""
+    global _current, _lock
+    if _current is not None:
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(_current))
+    _current, _lock = None, threading.Lock()
+
+
+atexit.register(_stop)
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_start_anew_in_child)

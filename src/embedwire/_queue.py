@@ -1,0 +1,239 @@
+"""The records of the queue: calls, the distinct texts they wait for, batches on their way, and lanes.
+
+A lane holds the waiting texts of one form; it forms batches, and decides nothing else.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from embedwire._config import Form, Kind
+from embedwire._faults import Failure
+from embedwire._limits import Learned, batch_limits
+from embedwire._wire import Matrix, normalized
+from embedwire.exceptions import Completed
+
+Future = asyncio.Future[Matrix] | concurrent.futures.Future[Matrix]
+
+
+class Call:
+    """One caller's texts on their way into one matrix."""
+
+    __slots__ = (
+        "cursor",
+        "deadline",
+        "done",
+        "failures",
+        "future",
+        "items",
+        "kind",
+        "lane",
+        "left",
+        "matrix",
+        "normalize",
+        "offset",
+        "texts",
+        "timer",
+    )
+
+    def __init__(
+        self,
+        lane: Lane,
+        texts: list[str],
+        kind: Kind,
+        future: Future,
+        deadline: float | None = None,
+        offset: int | None = None,
+        normalize: bool = False,
+    ) -> None:
+        self.lane = lane
+        self.texts = texts
+        self.kind = kind
+        self.future = future
+        self.deadline = deadline
+        self.offset = offset  # index of the first text in the caller's list, where these are a part of one
+        self.normalize = normalize
+        self.timer: asyncio.TimerHandle | None = None
+        self.items: list[Item] = []  # one per text, the same one for equal texts; empty until admitted
+        self.cursor = 0  # the first text that may still wait
+        self.left = len(texts)
+        self.matrix: Matrix | None = None
+        self.done = bytearray(len(texts))
+        self.failures: dict[int, Failure] = {}
+
+    def index(self, row: int) -> int:
+        """Index of a text in the caller's list."""
+        return row + (self.offset or 0)
+
+    def waiting(self, now: float) -> Iterator[Item]:
+        """The texts that nobody has sent yet, in order; none once the deadline has passed."""
+        if self.deadline is not None and self.deadline <= now:
+            self.cursor = len(self.items)
+        while self.cursor < len(self.items):
+            item = self.items[self.cursor]
+            if item.batch is None and not item.over:
+                yield item
+                if item.batch is None:
+                    return
+            self.cursor += 1
+
+    def put(self, row: int, vector: Matrix) -> None:
+        """Takes the vector of text ``row``."""
+        if self.matrix is None:
+            self.matrix = np.empty((len(self.done), len(vector)), dtype=np.float32)
+        self.matrix[row] = vector
+        self.done[row] = 1
+        self.left -= 1
+
+    def fail(self, row: int, failure: Failure) -> None:
+        """Takes note that text ``row`` gets no vector."""
+        self.failures[row] = failure
+        self.left -= 1
+
+    def result(self) -> Matrix:
+        """All vectors, as the caller wants them."""
+        assert self.matrix is not None  # noqa: S101 - every row was put
+        return self._final(self.matrix)
+
+    def completed(self) -> Completed:
+        """What is done so far."""
+        if self.matrix is None:
+            return Completed([], np.empty((0, 0), dtype=np.float32))
+        indexes = np.flatnonzero(np.frombuffer(self.done, dtype=np.uint8))
+        return Completed([self.index(row) for row in indexes.tolist()], self._final(self.matrix[indexes]))
+
+    def _final(self, matrix: Matrix) -> Matrix:
+        return normalized(matrix) if self.normalize else matrix
+
+
+class Item:
+    """One distinct text on its way to the server, and the rows of the calls that want its vector."""
+
+    __slots__ = ("batch", "over", "owners", "text")
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+        self.owners: list[tuple[Call, int]] = []
+        self.batch: Batch | None = None  # set from the moment that it leaves the queue
+        self.over = False  # delivered, failed or given up by all
+
+
+@dataclass(slots=True)
+class Trail:
+    """What happened so far to the texts of one request.
+
+    Attributes:
+        sent: Requests sent for them.
+        timeouts: How many of those ran into a timeout.
+        last_failure: Hash of the last failing reply.
+    """
+
+    sent: int = 0
+    timeouts: int = 0
+    last_failure: int | None = None
+
+
+@dataclass(eq=False, slots=True)
+class Whole:
+    """A batch that was refused and sent again in parts. If every part succeeds, its size was the reason."""
+
+    refused_for_chars: bool
+    parts: int
+    texts: int = 0  # of its largest part
+    chars: int = 0
+
+
+@dataclass(eq=False, slots=True)
+class Batch:
+    """Texts that travel in one request, and what happened to them so far."""
+
+    lane: Lane
+    items: list[Item]
+    trail: Trail = field(default_factory=Trail)
+    live: int = 0  # items that somebody still wants
+    task: asyncio.Task[None] | None = None
+    whole: Whole | None = None  # the refused batch that this one is a part of
+
+    def add(self, item: Item) -> None:
+        """Takes a wanted text in."""
+        self.items.append(item)
+        self.live += 1
+        item.batch = self
+
+    def part(self, items: list[Item], whole: Whole | None) -> Batch:
+        """A part of this batch, to be sent on its own, that remembers what happened so far."""
+        part = Batch(self.lane, [], trail=replace(self.trail), whole=whole)
+        for item in items:
+            part.add(item)
+        return part
+
+    @property
+    def texts(self) -> list[str]:
+        """The texts, in the order of the request."""
+        return [item.text for item in self.items]
+
+    def until(self) -> float | None:
+        """The last of its callers' deadlines, in loop time; None if somebody waits without one."""
+        last = 0.0
+        for item in self.items:
+            for call, _ in item.owners:
+                if call.deadline is None:
+                    return None
+                last = max(last, call.deadline)
+        return last
+
+
+@dataclass(eq=False, slots=True)
+class Lane:
+    """The waiting texts of one form: only these may share a request."""
+
+    form: Form
+    learned: Learned
+    items: dict[str, Item] = field(default_factory=dict)  # waiting or in flight, by text
+    queries: deque[Call] = field(default_factory=deque)
+    bulk: deque[Call] = field(default_factory=deque)
+    parts: deque[Batch] = field(default_factory=deque)  # of batches that were split: next to go
+    in_flight: int = 0
+    width: int | None = None
+    accepted: bool = False  # some request has succeeded
+    refused: int = 0  # texts refused alone since the last success
+
+    @property
+    def busy(self) -> bool:
+        """Whether anything waits or is on its way."""
+        return bool(self.in_flight or self.parts or self.queries or self.bulk)
+
+    def forget(self, item: Item) -> None:
+        """This text neither waits nor travels any more."""
+        item.over = True
+        if self.items.get(item.text) is item:
+            del self.items[item.text]
+
+    def take(self, queue: deque[Call], now: float) -> Batch | None:
+        """As many waiting texts as one request carries: the next call's first, then it is another call's turn."""
+        limits = batch_limits(self.form, self.learned)
+        most = limits.texts or len(self.items)
+        room = limits.chars
+        batch = Batch(self, [])
+        while queue and len(batch.items) < most:
+            call = queue[0]
+            for item in call.waiting(now):
+                if room is not None:
+                    if batch.items and len(item.text) > room:
+                        queue.rotate(-1)
+                        return batch
+                    room -= len(item.text)
+                batch.add(item)
+                if len(batch.items) == most:
+                    break
+            if call.cursor < len(call.items):
+                queue.rotate(-1)
+            else:
+                queue.popleft()
+        return batch if batch.items else None

@@ -1,0 +1,262 @@
+"""One request, until it succeeded or is known to be in vain: send, read, classify, pause, send again."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections.abc import Callable
+from dataclasses import replace
+from typing import TypeVar
+
+from embedwire import _wire
+from embedwire._config import RetryPolicy, Secret, Target, Timeouts
+from embedwire._faults import Failed, screened
+from embedwire._limits import Learned
+from embedwire._queue import Batch, Trail
+from embedwire._retry import Action, Break, Broken, Context, Fault, Reply, Unusable, Verdict, classify, delay
+from embedwire._transport import Transport
+from embedwire._wire import ContractBroken, Matrix
+from embedwire.exceptions import RequestTimeout, ServerRefused, ServerUnavailable
+
+logger = logging.getLogger("embedwire")
+T = TypeVar("T")
+Until = Callable[[], "float | None"]  # the moment, in loop time, after which nobody wants the answer
+
+POLL_LEAST, POLL_MOST = 0.1, 2.0  # seconds between two questions to a server that is not ready
+_HOPELESS = {Break.NAME, Break.TLS, Break.NOT_HTTP}  # waiting does not help
+_TELLS = {"llama.cpp": "/props", "text-embeddings-inference": "/info"}
+LOADING_WAIT = 120.0  # seconds to wait for a loading model where the timeouts set no total
+
+
+class Sender:
+    """Speaks to one server, on one loop."""
+
+    def __init__(
+        self,
+        target: Target,
+        transport: Transport,
+        learned: Learned,
+        rand: Callable[[], float] = random.random,
+    ) -> None:
+        self._url = target.base_url
+        self._root = target.base_url.rpartition("/")[0]
+        self._key = target.api_key.reveal() if isinstance(target.api_key, Secret) else ""
+        self._transport = transport
+        self._learned = learned
+        self._rand = rand
+        self._poller: asyncio.Task[None] | None = None
+        self._waiters = 0
+        self._last_poll: Reply | Broken | None = None
+        self._asking: asyncio.Task[str | None] | None = None
+
+    async def embed(self, batch: Batch) -> Matrix:
+        """The vectors of a batch, in order.
+
+        Raises:
+            Failed: There are none; it says whether smaller batches may help.
+        """
+        form, lane, texts = batch.lane.form, batch.lane, batch.texts
+        model = form.model or await self.served_model(form.timeouts, form.retry)
+        body = _wire.encode(
+            texts,
+            model=model,
+            encoding="float" if form.encoding == "auto" else form.encoding,
+            dimensions=form.dimensions,
+        )
+
+        def read(reply: Reply) -> Matrix:
+            matrix = _wire.decode(reply.body, len(texts), width=lane.width)
+            fitted = _wire.fit(matrix, form.dimensions)
+            lane.width = self._learned.widths[form.model] = matrix.shape[1]
+            self._learned.software = _software(reply)
+            return fitted
+
+        logger.debug("sending %d texts, %d requests in flight", len(texts), lane.in_flight)
+        matrix = await self._exchange(
+            "POST", f"{self._url}/embeddings", body, read,
+            timeouts=form.timeouts, retry=form.retry, trail=batch.trail, until=batch.until, texts=texts,
+        )  # fmt: skip
+        zeros = int((~matrix.any(axis=1)).sum())
+        if zeros:
+            logger.warning("%s gave %d of %d texts a vector of zeros only", self._url, zeros, len(texts))
+        return matrix
+
+    async def served_model(self, timeouts: Timeouts, retry: RetryPolicy) -> str | None:
+        """The one model that the server serves; asked once. None where the server does not tell.
+
+        Raises:
+            Failed: The server cannot be reached, refuses the key, or serves several models.
+        """
+        if self._learned.asked_model:
+            return self._learned.served_model
+        if self._asking is None or self._asking.done():
+            self._asking = asyncio.ensure_future(self._ask_model(timeouts, retry))
+            self._asking.add_done_callback(_seen)
+        return await asyncio.shield(self._asking)
+
+    async def wait_ready(self) -> None:
+        """Returns when the server answers ``/health`` with anything but 503; one question at a time for all."""
+        if self._poller is None or self._poller.done():
+            self._poller = asyncio.ensure_future(self._poll())
+            self._poller.add_done_callback(_seen)
+        self._waiters += 1
+        try:
+            await asyncio.shield(self._poller)
+        finally:
+            self._waiters -= 1
+
+    def not_ready(self) -> Fault:
+        """Why the server is not ready yet, for a message."""
+        if self._last_poll is None:
+            return Fault(error=ServerUnavailable, what="no answer yet", cure="See the server's log.")
+        return classify(self._last_poll, Context()).fault
+
+    async def look(self) -> None:
+        """Asks the server what it is, where its replies showed that it tells; once, without repeats."""
+        path = _TELLS.get(self._learned.software or "")
+        if path is None or self._learned.looked:
+            return
+        self._learned.looked = True
+        outcome = await self._get(path)
+        if isinstance(outcome, Reply) and outcome.status == 200:
+            self._learned.take(_wire.told(outcome.body))
+
+    async def _get(self, path: str) -> Reply | Broken:
+        return await self._transport.request("GET", self._root + path, None, Timeouts(total=5, connect=2))
+
+    async def close(self) -> None:
+        """Ends the questions that are still open."""
+        tasks = [task for task in (self._poller, self._asking) if task is not None]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _ask_model(self, timeouts: Timeouts, retry: RetryPolicy) -> str | None:
+        try:
+            names = await self._exchange(
+                "GET", f"{self._url}/models", None, lambda reply: _wire.models(reply.body),
+                timeouts=timeouts, retry=retry, trail=Trail(), until=lambda: None, texts=[],
+            )  # fmt: skip
+        except Failed as failed:
+            if failed.fault.status not in (400, 404, 405, 501):
+                raise
+            names = []  # a server that does not list its models gets requests without one
+        if len(names) > 1:
+            what = f"the server has {len(names)} models, among them {', '.join(repr(name[:60]) for name in names[:5])}"
+            raise Failed(Action.GIVE_UP, Fault(error=ServerRefused, what=what, cure="Pass model=."))
+        self._learned.served_model, self._learned.asked_model = (names[0] if names else None), True
+        return self._learned.served_model
+
+    async def _poll(self) -> None:
+        pause = POLL_LEAST
+        while True:
+            outcome = self._last_poll = await self._get("/health")
+            if isinstance(outcome, Reply) and outcome.status != 503:
+                return
+            if isinstance(outcome, Broken) and outcome.how in _HOPELESS:
+                raise Failed(Action.GIVE_UP, classify(outcome, Context()).fault)
+            await asyncio.sleep(pause)
+            if not self._waiters:
+                return
+            pause = min(POLL_MOST, pause * 1.5)
+
+    async def _exchange(
+        self,
+        method: str,
+        url: str,
+        body: bytes | None,
+        read: Callable[[Reply], T],
+        *,
+        timeouts: Timeouts,
+        retry: RetryPolicy,
+        trail: Trail,
+        until: Until,
+        texts: list[str],
+    ) -> T:
+        """Sends one request as often as it makes sense; the only loop that does."""
+        failures, resent, waits, patience_ends = 0, False, 0, 0.0
+        now = asyncio.get_running_loop().time
+        while True:
+            trail.sent += 1
+            outcome: Reply | Broken | Unusable = await self._transport.request(method, url, body, timeouts)
+            if isinstance(outcome, Reply):
+                self._learned.alive = True
+                if 200 <= outcome.status < 300:
+                    try:
+                        return read(outcome)
+                    except ContractBroken as broken:
+                        outcome = Unusable(what=str(broken), position=broken.position, cut=broken.cut)
+            verdict = self._judge(outcome, trail, resent, texts)
+            action, fault = verdict.action, verdict.fault
+            if action is Action.RESEND:
+                resent = True
+            elif action is Action.WAIT:
+                waits += 1
+                if waits == 1:
+                    patience_ends = now() + _patience(fault, timeouts)
+                else:  # it said that it is ready, and was not
+                    await asyncio.sleep(min(POLL_MOST, waits * POLL_LEAST))
+                await self._until_ready(fault, patience_ends, until, trail)
+            else:
+                failures += 1
+                if action in (Action.GIVE_UP, Action.SPLIT) or failures >= retry.attempts:
+                    # A failure that outlasted its repeats is no text's fault: nothing to split for.
+                    raise Failed(action if action is Action.SPLIT else Action.GIVE_UP, fault, trail.sent)
+                pause = delay(retry, action, failures, fault.retry_after, self._rand)
+                last = until()
+                too_long = fault.retry_after is not None and fault.retry_after > retry.retry_after_cap
+                if too_long or (last is not None and now() + pause >= last):
+                    raise Failed(Action.GIVE_UP, fault, trail.sent)
+                logger.warning(
+                    "%s: %s; sending again in %.2f s (attempt %d of %d)",
+                    self._url, fault.what, pause, failures + 1, retry.attempts,
+                )  # fmt: skip
+                await asyncio.sleep(pause)
+
+    def _judge(
+        self, outcome: Reply | Broken | Unusable, trail: Trail, resent: bool, texts: list[str]
+    ) -> Verdict:
+        """What to do now; notes on the trail what the next judgement rests on."""
+        last, trail.last_failure = trail.last_failure, _fingerprint(outcome)
+        same = last is not None and last == trail.last_failure
+        verdict = classify(
+            outcome, Context(alive=self._learned.alive, resent=resent, timeouts=trail.timeouts, same=same)
+        )
+        fault, action = verdict.fault, verdict.action
+        if fault.error is RequestTimeout:
+            trail.timeouts += 1
+            if action is Action.SPLIT and len(texts) <= 1:  # it cannot be smaller
+                action = Action.RETRY
+        return Verdict(action=action, fault=replace(fault, words=screened(fault.words, [self._key, *texts])))
+
+    async def _until_ready(self, fault: Fault, patience: float, until: Until, trail: Trail) -> None:
+        now = asyncio.get_running_loop().time()
+        last = until()
+        limit = patience if last is None else min(patience, last)
+        logger.info("%s: %s; waiting until it is ready", self._url, fault.what)
+        try:
+            await asyncio.wait_for(self.wait_ready(), max(0.0, limit - now))
+        except asyncio.TimeoutError:
+            raise Failed(Action.GIVE_UP, fault, trail.sent) from None
+
+
+def _software(reply: Reply) -> str | None:
+    return "text-embeddings-inference" if "x-compute-type" in reply.headers else reply.headers.get("server")
+
+
+def _patience(fault: Fault, timeouts: Timeouts) -> float:
+    """Seconds to wait for a server: as long as a request may take while it loads, as a connect while it is gone."""
+    if fault.status is None:
+        return timeouts.connect or LOADING_WAIT
+    return timeouts.total or LOADING_WAIT
+
+
+def _fingerprint(outcome: Reply | Broken | Unusable) -> int | None:
+    return hash((outcome.status, outcome.body)) if isinstance(outcome, Reply) else None
+
+
+def _seen(task: asyncio.Task[object]) -> None:
+    """Takes note of a task's exception, so that asyncio does not report it when all who waited are gone."""
+    if not task.cancelled():
+        task.exception()

@@ -1,0 +1,358 @@
+"""`SharedEmbeddingClient`: sync and async doors for any thread and any event loop."""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import weakref
+from collections.abc import AsyncIterable, Callable, Iterable, Mapping
+from typing import TYPE_CHECKING, Literal, TypeVar
+
+from embedwire._client import MAX_QUEUED
+from embedwire._config import (
+    SSL,
+    ApiKey,
+    BatchLimits,
+    Encoding,
+    Kind,
+    OnFull,
+    Prompts,
+    RetryPolicy,
+    Settings,
+    Timeouts,
+    check_seconds,
+    settings,
+)
+from embedwire._limits import ServerInfo, learned
+from embedwire._prepare import check_kind, check_text, check_texts
+from embedwire._stream import (
+    AsyncStream,
+    OnError,
+    Stream,
+    check_source,
+    no_vectors,
+    stream_chunk,
+    stream_window,
+)
+from embedwire.exceptions import UsageError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from embedwire._engine import Engine
+    from embedwire._loop import LoopThread
+
+    Vectors = NDArray[np.float32]
+
+T = TypeVar("T")
+
+
+class _Hold:
+    """A shared client's engine on the loop thread. Only that thread touches the engine."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.closed = False
+        self._thread: LoopThread | None = None
+        self._engine: Engine | None = None
+
+    def submit(
+        self, texts: list[str], kind: Kind, offset: int | None = None
+    ) -> concurrent.futures.Future[Vectors]:
+        """Queues a call, from any thread."""
+        thread = self.thread()
+        future: concurrent.futures.Future[Vectors] = concurrent.futures.Future()
+        thread.loop.call_soon_threadsafe(self._begin, thread, texts, kind, future, offset)
+        return future
+
+    def check_caller(self) -> None:
+        """Raises UsageError on the loop thread itself, where waiting would never end."""
+        if self._thread is not None and self._thread.is_current():
+            raise UsageError(
+                "a sync method was called on embedwire's own loop thread; use its async twin there"
+            )
+
+    def thread(self) -> LoopThread:
+        """The loop thread of this process."""
+        if self.closed:
+            raise UsageError("this client was closed; make a new one")
+        from embedwire._loop import (
+            loop_thread,
+        )  # aiohttp and numpy come with it, so not before they are needed
+
+        return loop_thread()
+
+    def engine(self, thread: LoopThread) -> Engine:
+        """The engine; on the loop thread only. A forked child's thread gets one of its own."""
+        if self._engine is None or self._thread is not thread:
+            from embedwire._engine import Engine
+
+            self._thread, self._engine = thread, Engine(self.settings, thread.origins)
+        return self._engine
+
+    async def wait_ready(self, thread: LoopThread, timeout: float) -> ServerInfo:
+        """On the loop thread."""
+        return await self.engine(thread).wait_ready(timeout)
+
+    def end(self) -> concurrent.futures.Future[None] | None:
+        """Closes the client, from any thread; None where there is nothing to wait for."""
+        if self.closed or self._thread is None or self._thread is not self.thread():
+            self.closed = True
+            return None
+        self.closed = True
+        return self._thread.start(self._close())
+
+    async def _close(self) -> None:
+        engine, self._engine = self._engine, None
+        if engine is not None:
+            await engine.close()
+
+    def abandon(self) -> None:
+        """The client was dropped. From any thread, the garbage collector's too."""
+        if self._engine is not None:
+            self._engine.abandon()
+
+    def _begin(
+        self,
+        thread: LoopThread,
+        texts: list[str],
+        kind: Kind,
+        future: concurrent.futures.Future[Vectors],
+        offset: int | None,
+    ) -> None:
+        try:
+            self.engine(thread).submit(texts, kind, future, offset)
+        except Exception as error:  # it belongs to the caller, not to the loop
+            if not future.cancelled():
+                future.set_exception(error)
+
+
+class SharedEmbeddingClient:
+    """Turns texts into vectors, for callers on any thread and any event loop.
+
+    Everything runs on one loop thread per process, so connections outlive ``asyncio.run``, clients of equal
+    settings share them, concurrent callers share requests, and the limits hold for the whole process. It goes
+    through a fork and a pickle: a pickle carries the arguments only, an explicit ``api_key`` among them, never
+    one that came from the environment.
+
+    Example:
+        ```python
+        client = SharedEmbeddingClient("http://localhost:8080")
+        vectors = client.embed(["first text", "second text"])
+        vectors = await client.aembed(["first text", "second text"])
+        ```
+
+    Args:
+        base_url: The server, with or without ``/v1``.
+        model: Name of the model; None for the one that the server serves (asked once).
+        api_key: Sent as ``Authorization: Bearer``. A str, a SecretStr, or a function without arguments that
+            returns one and is called for each request, on the loop: it must not block. None: the environment's
+            ``EMBEDWIRE_API_KEY`` (for ``https://api.openai.com`` also ``OPENAI_API_KEY``).
+        batch_size: Most texts in one request, or `BatchLimits` for characters too. ``"auto"``: 5.
+        concurrency: Most requests in flight at the server. ``"auto"``: twice the slots of a server that tells
+            them, else 8.
+        timeout: Seconds for one request, or `Timeouts`. Default: 120 in all, 10 to connect, 60 of silence.
+        deadline: Seconds for one whole call: queue, attempts, pauses and body. Default: none.
+        max_retries: Repeats of a request that failed for a passing reason, or a `RetryPolicy`. Default: 2.
+        dimensions: Numbers per vector. A server that ignores it gets its vectors cut, and brought back to unit
+            length, here. Default: as many as the model has.
+        normalize: Bring each vector to unit length. Default: as the server sends them.
+        prompts: What stands before each query and document: `Prompts`, or the name of a family of models:
+            ``"e5"``, ``"nomic"``, ``"bge"``, ``"mxbai"``, ``"arctic"``, ``"embeddinggemma"``, ``"qwen3"``.
+        encoding: How vectors travel: ``"float"``, ``"base64"``, or ``"auto"``.
+        headers: Further headers of each request.
+        ssl: An ``ssl.SSLContext``, the path of a CA file, or False to verify nothing.
+        proxy: URL of an HTTP proxy.
+        trust_env: Take the proxy from the environment (``HTTPS_PROXY`` and the like).
+        max_queued: Most texts that wait at one server. Default: 1,000,000.
+        on_full: What a call does that meets a full queue: ``"wait"`` for room, or ``"raise"`` `Overloaded`.
+
+    Raises:
+        InputError: An argument is wrong; the message names it and says the cure.
+    """
+
+    def __init__(
+        self,
+        base_url: str,
+        *,
+        model: str | None = None,
+        api_key: ApiKey | None = None,
+        batch_size: int | BatchLimits | Literal["auto"] = "auto",
+        concurrency: int | Literal["auto"] = "auto",
+        timeout: float | Timeouts | None = Timeouts(),
+        deadline: float | None = None,
+        max_retries: int | RetryPolicy = 2,
+        dimensions: int | None = None,
+        normalize: bool = False,
+        prompts: Prompts | str | None = None,
+        encoding: Encoding = "auto",
+        headers: Mapping[str, str] | None = None,
+        ssl: SSL = None,
+        proxy: str | None = None,
+        trust_env: bool = False,
+        max_queued: int = MAX_QUEUED,
+        on_full: OnFull = "wait",
+    ) -> None:
+        self._adopt(
+            settings(
+                base_url,
+                model=model,
+                api_key=api_key,
+                batch_size=batch_size,
+                concurrency=concurrency,
+                timeout=timeout,
+                deadline=deadline,
+                max_retries=max_retries,
+                dimensions=dimensions,
+                normalize=normalize,
+                prompts=prompts,
+                encoding=encoding,
+                headers=headers,
+                ssl=ssl,
+                proxy=proxy,
+                trust_env=trust_env,
+                max_queued=max_queued,
+                on_full=on_full,
+            )
+        )
+
+    def _adopt(self, settings: Settings) -> None:
+        self._hold = _Hold(settings)
+        weakref.finalize(self, _Hold.abandon, self._hold).atexit = False
+
+    def __repr__(self) -> str:
+        settings = self._hold.settings
+        return f"SharedEmbeddingClient({settings.base_url!r}, model={settings.form.model!r})"
+
+    def __reduce__(self) -> tuple[Callable[[Settings], SharedEmbeddingClient], tuple[Settings]]:
+        return _from_settings, (self._hold.settings,)
+
+    def __enter__(self) -> SharedEmbeddingClient:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    async def __aenter__(self) -> SharedEmbeddingClient:
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        await self.aclose()
+
+    def embed(self, texts: list[str], kind: Kind = "document") -> list[list[float]]:
+        """As `EmbeddingClient.embed`; blocks this thread."""
+        vectors: list[list[float]] = self.embed_array(texts, kind).tolist()
+        return vectors
+
+    async def aembed(self, texts: list[str], kind: Kind = "document") -> list[list[float]]:
+        """As `EmbeddingClient.embed`."""
+        vectors: list[list[float]] = (await self.aembed_array(texts, kind)).tolist()
+        return vectors
+
+    def embed_query(self, text: str) -> list[float]:
+        """As `EmbeddingClient.embed_query`; blocks this thread."""
+        vector: list[float] = self._wait(self._hold.submit([check_text(text)], "query"))[0].tolist()
+        return vector
+
+    async def aembed_query(self, text: str) -> list[float]:
+        """As `EmbeddingClient.embed_query`."""
+        vector: list[float] = (await asyncio.wrap_future(self._hold.submit([check_text(text)], "query")))[
+            0
+        ].tolist()
+        return vector
+
+    def embed_array(self, texts: list[str], kind: Kind = "document") -> NDArray[np.float32]:
+        """As `EmbeddingClient.embed_array`; blocks this thread."""
+        texts = check_texts(texts)
+        check_kind(kind)
+        return self._wait(self._hold.submit(texts, kind)) if texts else no_vectors(self.server_info())
+
+    async def aembed_array(self, texts: list[str], kind: Kind = "document") -> NDArray[np.float32]:
+        """As `EmbeddingClient.embed_array`."""
+        texts = check_texts(texts)
+        check_kind(kind)
+        return (
+            await asyncio.wrap_future(self._hold.submit(texts, kind))
+            if texts
+            else no_vectors(self.server_info())
+        )
+
+    def stream(self, texts: Iterable[str], kind: Kind = "document", *, on_error: OnError = "raise") -> Stream:
+        """As `EmbeddingClient.stream`: ``for start, vectors in client.stream(texts)``."""
+        check_source(texts, asynchronous=False)
+        check_kind(kind)
+        return Stream(
+            texts,
+            self._submitter(kind),
+            size=lambda: stream_chunk(self._hold.settings),
+            window=lambda: stream_window(self._hold.settings),
+            on_error=on_error,
+        )
+
+    def astream(
+        self,
+        texts: Iterable[str] | AsyncIterable[str],
+        kind: Kind = "document",
+        *,
+        on_error: OnError = "raise",
+    ) -> AsyncStream:
+        """As `EmbeddingClient.stream`. The texts are read on the caller's loop."""
+        check_source(texts, asynchronous=True)
+        check_kind(kind)
+        submit = self._submitter(kind)
+        return AsyncStream(
+            texts,
+            lambda chunk, start: asyncio.wrap_future(submit(chunk, start)),
+            size=lambda: stream_chunk(self._hold.settings),
+            window=lambda: stream_window(self._hold.settings),
+            on_error=on_error,
+        )
+
+    def wait_ready(self, timeout: float = 60.0) -> ServerInfo:
+        """As `EmbeddingClient.wait_ready`; blocks this thread."""
+        return self._wait(self._waiting(timeout))
+
+    async def await_ready(self, timeout: float = 60.0) -> ServerInfo:
+        """As `EmbeddingClient.wait_ready`."""
+        return await asyncio.wrap_future(self._waiting(timeout))
+
+    def server_info(self) -> ServerInfo:
+        """What is known about the server so far; asks nothing."""
+        settings = self._hold.settings
+        return learned(settings.base_url).info(settings.form.model, settings.form.dimensions)
+
+    def close(self) -> None:
+        """Ends this client's calls; the last client of a server closes its connections. Twice is fine."""
+        closing = self._hold.end()
+        if closing is not None:
+            self._wait(closing)
+
+    async def aclose(self) -> None:
+        """As `close`."""
+        closing = self._hold.end()
+        if closing is not None:
+            await asyncio.wrap_future(closing)
+
+    def _submitter(self, kind: Kind) -> Callable[[list[str], int], concurrent.futures.Future[Vectors]]:
+        return lambda chunk, start: self._hold.submit(check_texts(chunk, start), kind, start)
+
+    def _waiting(self, timeout: float) -> concurrent.futures.Future[ServerInfo]:
+        check_seconds("timeout", timeout, none=False)
+        thread = self._hold.thread()
+        return thread.start(self._hold.wait_ready(thread, timeout))
+
+    def _wait(self, future: concurrent.futures.Future[T]) -> T:
+        try:
+            self._hold.check_caller()
+            return future.result()
+        except BaseException:
+            future.cancel()  # an interrupt: what nobody waits for is not sent
+            raise
+
+
+def _from_settings(settings: Settings) -> SharedEmbeddingClient:
+    """The other end of a pickle."""
+    client = SharedEmbeddingClient.__new__(SharedEmbeddingClient)
+    client._adopt(settings)  # noqa: SLF001 - the class's own second constructor
+    return client

@@ -1,0 +1,300 @@
+"""The one seam to the network: only this file knows aiohttp.
+
+Nothing above it sees an aiohttp exception: a request ends in a `Reply` or in a `Broken`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ctypes
+import logging
+import os
+import socket
+import ssl
+import weakref
+from typing import Any, Protocol
+
+import aiohttp
+
+from embedwire._config import Target, Timeouts, check_key
+from embedwire._retry import Break, Broken, Reply
+from embedwire._version import __version__
+
+logger = logging.getLogger("embedwire")
+
+# llama-server, uvicorn and TEI close a connection that was idle for 5 s; below it no request meets a closed one.
+KEEP_ALIVE = 4.0
+DNS_CACHE = 300
+MAX_REPLY = 256 * 2**20  # bytes; a request of 2048 texts at 4096 numbers in decimal is about 180 MiB
+_READ_BUFFER = 2**18
+_SUSPECT = {Break.REFUSED, Break.CLOSED, Break.CUT}  # the other pooled connections may be dead too
+
+
+class Transport(Protocol):
+    """What the rest of the package needs of a network."""
+
+    async def request(self, method: str, url: str, body: bytes | None, timeouts: Timeouts) -> Reply | Broken:
+        """Sends one request; every failure of the network is a `Broken`, never an exception."""
+        ...
+
+    async def close(self) -> None:
+        """Closes every connection. A request still on its way ends as `Broken`."""
+        ...
+
+
+class _Session:
+    """An aiohttp session and how many requests use it now."""
+
+    __slots__ = ("client", "retired", "users")
+
+    def __init__(self, client: aiohttp.ClientSession) -> None:
+        self.client = client
+        self.users = 0
+        self.retired = False
+
+
+class AiohttpTransport:
+    """Keeps connections to one server open, on one event loop.
+
+    A connection error retires the session: requests on their way finish on it, the next one starts a new one.
+    """
+
+    def __init__(self, target: Target) -> None:
+        self._target = target
+        self._session: _Session | None = None
+        self._retired: set[_Session] = set()
+        self._opening: asyncio.Lock = asyncio.Lock()
+        _inherited_by_forks.add(self)
+
+    async def request(self, method: str, url: str, body: bytes | None, timeouts: Timeouts) -> Reply | Broken:
+        """Sends one request over a kept connection."""
+        session = self._session or await self._open()
+        session.users += 1
+        try:
+            outcome = await self._exchange(session.client, method, url, body, timeouts, self._fresh_key())
+        finally:
+            session.users -= 1
+            if session.retired and not session.users:
+                await self._discard(session)
+        if isinstance(outcome, Broken) and outcome.how in _SUSPECT:
+            await self._retire(session)
+        return outcome
+
+    async def close(self) -> None:
+        """Closes every connection."""
+        sessions = [*self._retired, *([self._session] if self._session else [])]
+        self._session = None
+        for session in sessions:
+            await self._discard(session)
+
+    def abandon(self) -> None:
+        """Closes every connection at once, on the loop or after its end, and without a warning."""
+        sessions = [*self._retired, *([self._session] if self._session else [])]
+        self._session = None
+        self._retired.clear()
+        for session in sessions:
+            _bury(session.client)
+
+    async def _exchange(
+        self,
+        client: aiohttp.ClientSession,
+        method: str,
+        url: str,
+        body: bytes | None,
+        timeouts: Timeouts,
+        key: dict[str, str] | None,
+    ) -> Reply | Broken:
+        answered = False
+        trace: dict[str, bool] = {}
+        try:
+            async with client.request(
+                method,
+                url,
+                data=body,
+                headers=key,
+                timeout=aiohttp.ClientTimeout(
+                    total=timeouts.total, connect=timeouts.connect, sock_read=timeouts.sock_read
+                ),
+                trace_request_ctx=trace,
+                allow_redirects=False,
+                proxy=self._target.proxy.reveal() if self._target.proxy else None,
+            ) as response:
+                answered = True
+                content = await _read(response)
+                if isinstance(content, Broken):
+                    return content
+                headers = {name.lower(): value for name, value in response.headers.items()}
+                return Reply(status=response.status, headers=headers, body=content)
+        except (aiohttp.ClientError, OSError, asyncio.TimeoutError, ValueError) as error:
+            # Translated, not chained: an aiohttp error and its traceback hold headers with the key.
+            return _translate(error, answered=answered, reused=bool(trace.get("reused")))
+
+    def _fresh_key(self) -> dict[str, str] | None:
+        """The header of a key that may change from request to request."""
+        key = self._target.api_key
+        return {"Authorization": f"Bearer {check_key(key()).reveal()}"} if callable(key) else None
+
+    async def _open(self) -> _Session:
+        async with self._opening:
+            if self._session is None:
+                self._session = _Session(await _client(self._target))
+                logger.info("new session for %s", self._target.base_url)
+            return self._session
+
+    async def _retire(self, session: _Session) -> None:
+        if self._session is session:
+            self._session = None
+        if not session.retired:
+            session.retired = True
+            self._retired.add(session)
+            if not session.users:
+                await self._discard(session)
+
+    async def _discard(self, session: _Session) -> None:
+        self._retired.discard(session)
+        with contextlib.suppress(OSError, aiohttp.ClientError):
+            await session.client.close()
+
+
+async def _client(target: Target) -> aiohttp.ClientSession:
+    async def note_reuse(_: Any, context: Any, __: Any) -> None:
+        if context.trace_request_ctx is not None:
+            context.trace_request_ctx["reused"] = True
+
+    tracer = aiohttp.TraceConfig()
+    tracer.on_connection_reuseconn.append(note_reuse)
+    headers = {
+        "Accept": "application/json",
+        "Accept-Encoding": "identity",
+        "Content-Type": "application/json",
+        "User-Agent": f"embedwire/{__version__}",
+    }
+    if target.api_key is not None and not callable(target.api_key):
+        headers["Authorization"] = f"Bearer {target.api_key.reveal()}"
+    headers.update((name, value.reveal()) for name, value in target.headers)
+    return aiohttp.ClientSession(
+        connector=aiohttp.TCPConnector(
+            limit=0,  # how many requests are in flight is the dispatcher's decision; here none waits
+            keepalive_timeout=KEEP_ALIVE,
+            ttl_dns_cache=DNS_CACHE,
+            ssl=await _tls(target),
+            socket_factory=_socket,
+        ),
+        headers=headers,
+        cookie_jar=aiohttp.DummyCookieJar(),
+        auto_decompress=False,
+        trust_env=target.trust_env,
+        trace_configs=[tracer],
+        read_bufsize=_READ_BUFFER,
+    )
+
+
+async def _tls(target: Target) -> ssl.SSLContext | bool:
+    if isinstance(target.ssl, (bool, ssl.SSLContext)):
+        return target.ssl
+    if target.ssl is None and not target.base_url.startswith("https:"):
+        return True
+    # Reading the authorities takes about 120 ms, so not on the loop.
+    return await asyncio.to_thread(ssl.create_default_context, cafile=target.ssl)
+
+
+def _socket(address: Any) -> socket.socket:
+    """A socket that finds out when the other side is gone, within about 30 s, where the platform can."""
+    family, kind, protocol, *_ = address
+    made = socket.socket(family=family, type=kind, proto=protocol)
+    made.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for name, value in (
+        ("TCP_KEEPIDLE", 15),
+        ("TCP_KEEPINTVL", 5),
+        ("TCP_KEEPCNT", 3),
+        ("TCP_USER_TIMEOUT", 30_000),
+    ):
+        option = getattr(socket, name, None)
+        if option is not None:
+            with contextlib.suppress(OSError):
+                made.setsockopt(socket.IPPROTO_TCP, option, value)
+    return made
+
+
+def _bury(client: aiohttp.ClientSession) -> None:
+    """Closes a session without awaiting anything; aiohttp and asyncio have no public way for a closed loop."""
+    connector = client.connector
+    client.detach()
+    if connector is None or connector.closed:
+        return
+    idle = [protocol for waiting in connector._conns.values() for protocol, _ in waiting]  # noqa: SLF001
+    transports: list[Any] = [protocol.transport for protocol in (*idle, *connector._acquired)]  # noqa: SLF001
+    loop_is_over = connector._loop.is_closed()  # noqa: SLF001
+    connector._close()  # noqa: SLF001
+    if loop_is_over:
+        for transport in transports:
+            tls = getattr(transport, "_ssl_protocol", None)
+            layers: tuple[Any, Any] = (transport, getattr(tls, "_transport", None))
+            for layer in layers:
+                with contextlib.suppress(Exception):  # nobody is left to be told
+                    layer._call_connection_lost(None)  # noqa: SLF001
+
+
+_inherited_by_forks: weakref.WeakSet[AiohttpTransport] = weakref.WeakSet()
+
+
+def _leak_in_child() -> None:
+    """Keeps a forked child from ever closing, or collecting, what belongs to its parent.
+
+    Both share the sockets and the epoll: closing here would unregister them there, and hang the parent.
+    """
+    for transport in list(_inherited_by_forks):
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(transport))
+    _inherited_by_forks.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_leak_in_child)
+
+
+async def _read(response: aiohttp.ClientResponse) -> bytes | Broken:
+    """The body, under the cap. Compressed ones are refused: 500 KB of gzip can become 500 MB."""
+    if response.headers.get("Content-Encoding", "identity").lower() != "identity":
+        response.close()
+        return Broken(how=Break.COMPRESSED)
+    chunks: list[bytes] = []
+    size = response.content_length or 0
+    if size <= MAX_REPLY:
+        size = 0
+        async for chunk in response.content.iter_any():
+            chunks.append(chunk)
+            size += len(chunk)
+            if size > MAX_REPLY:
+                break
+    if size > MAX_REPLY:
+        response.close()
+        return Broken(how=Break.TOO_LARGE)
+    return b"".join(chunks) if len(chunks) != 1 else chunks[0]
+
+
+def _translate(error: BaseException, *, answered: bool, reused: bool) -> Broken:
+    how, detail = _cause(error, answered=answered)
+    return Broken(how=how, reused=reused, detail=detail)
+
+
+def _cause(error: BaseException, *, answered: bool) -> tuple[Break, str]:
+    if isinstance(error, aiohttp.ConnectionTimeoutError):
+        return Break.CONNECT_TIMEOUT, ""
+    if isinstance(error, aiohttp.SocketTimeoutError):
+        return Break.READ_TIMEOUT, ""
+    if isinstance(error, (asyncio.TimeoutError, TimeoutError)):  # also an OSError, so before those
+        return Break.TOTAL_TIMEOUT, ""
+    if isinstance(error, aiohttp.ClientConnectorDNSError):
+        return Break.NAME, ""
+    if isinstance(error, (aiohttp.ClientSSLError, ssl.SSLError)):
+        return Break.TLS, type(error.__cause__ or error).__name__
+    if isinstance(error, aiohttp.ClientConnectorError):
+        return Break.REFUSED, error.os_error.strerror or ""
+    if isinstance(error, (aiohttp.ClientResponseError, aiohttp.InvalidURL)):
+        return Break.NOT_HTTP, ""
+    if isinstance(error, aiohttp.ClientPayloadError):
+        return Break.CUT, ""
+    if answered:
+        return Break.CUT, ""
+    return Break.CLOSED, ""

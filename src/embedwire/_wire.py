@@ -1,0 +1,239 @@
+"""Texts → the bytes of a request; the bytes of a reply → vectors, or what is wrong with them. Pure.
+
+The reply contract: JSON, no ``error``, as many items as texts, each ``index`` of 0..n-1 once, vectors of one
+width and of the expected one, all numbers finite. A reply that breaks it is refused whole.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import orjson
+import pybase64
+from numpy.typing import NDArray
+
+Matrix = NDArray[np.float32]
+
+
+class ContractBroken(Exception):
+    """A reply that must not be used.
+
+    Attributes:
+        position: Place in the request of the text that got the bad vector; None where the whole reply is bad.
+        cut: The reply stops in the middle, so that asking again may help.
+    """
+
+    def __init__(self, what: str, *, position: int | None = None, cut: bool = False) -> None:
+        super().__init__(what)
+        self.position = position
+        self.cut = cut
+
+
+def encode(texts: Sequence[str], *, model: str | None, encoding: str, dimensions: int | None) -> bytes:
+    """The body of one request. Texts are sent as they are."""
+    body: dict[str, Any] = {"input": texts, "encoding_format": encoding}
+    if model is not None:
+        body["model"] = model
+    if dimensions is not None:
+        body["dimensions"] = dimensions
+    return orjson.dumps(body)
+
+
+def decode(body: bytes, count: int, *, width: int | None = None) -> Matrix:
+    """The vectors of one reply, each in the row of its text.
+
+    Args:
+        body: The reply.
+        count: How many texts were sent.
+        width: Numbers per vector in this server's earlier replies, if there were any.
+
+    Returns:
+        float32, shape ``(count, width)``.
+
+    Raises:
+        ContractBroken: The reply must not be used.
+    """
+    rows = _rows(parse(body), count)
+    # The standard says true is no number; numpy says it is 1. No reply has it but in a model's name.
+    if b"true" in body or b"false" in body:
+        _refuse_booleans(rows)
+    matrix = _matrix(rows)
+    if width is not None and matrix.shape[1] != width:
+        raise ContractBroken(
+            f"vectors of {matrix.shape[1]} numbers where earlier ones had {width} (was the model exchanged? "
+            "then close this client and make a new one)"
+        )
+    if not np.isfinite(matrix).all():
+        position = int(np.argmin(np.isfinite(matrix).all(axis=1)))
+        raise ContractBroken("a vector with NaN, infinity or null in it", position=position)
+    return matrix
+
+
+def fit(matrix: Matrix, dimensions: int | None) -> Matrix:
+    """The vectors with as many numbers as the user asked for.
+
+    A longer vector, from a server that ignores the wish, is cut and brought back to unit length, as
+    Matryoshka models are made for.
+
+    Raises:
+        ContractBroken: The vectors are too short.
+    """
+    if dimensions is None or matrix.shape[1] == dimensions:
+        return matrix
+    if matrix.shape[1] < dimensions:
+        raise ContractBroken(
+            f"vectors of {matrix.shape[1]} numbers where dimensions={dimensions} were asked for"
+        )
+    return normalized(matrix[:, :dimensions])
+
+
+def normalized(matrix: Matrix) -> Matrix:
+    """Each row at unit length; a row of zeros stays as it is."""
+    lengths = np.linalg.norm(matrix.astype(np.float64), axis=1, keepdims=True)
+    lengths[lengths == 0] = 1
+    unit: Matrix = (matrix / lengths).astype(np.float32)
+    return unit
+
+
+def parse(body: bytes) -> dict[str, Any]:
+    """The JSON object of a reply whose status is a success.
+
+    Raises:
+        ContractBroken: It is no JSON, no object, or an error after all.
+    """
+    try:
+        reply = orjson.loads(body)
+    except orjson.JSONDecodeError:
+        raise ContractBroken(
+            "an empty reply" if not body else "a reply that is no JSON, or is cut short", cut=True
+        ) from None
+    if not isinstance(reply, dict):
+        raise ContractBroken(f"a reply that is no JSON object but a {type(reply).__name__}")
+    if reply.get("error") is not None:
+        raise ContractBroken("a success status with an error in the reply")
+    return reply
+
+
+def _rows(reply: dict[str, Any], count: int) -> list[Any]:
+    """The embeddings in the order of the texts."""
+    data = reply.get("data")
+    if not isinstance(data, list):
+        raise ContractBroken("a reply without a list called data")
+    if len(data) != count:
+        raise ContractBroken(f"{len(data)} vectors for {count} texts")
+    rows: list[Any] = [_MISSING] * count
+    for item in data:
+        if not isinstance(item, dict):
+            raise ContractBroken("an item of data that is no object")
+        index = item.get("index")
+        if type(index) is not int or not 0 <= index < count:
+            raise ContractBroken(f"an item of data whose index is not one of 0..{count - 1}")
+        if rows[index] is not _MISSING:
+            raise ContractBroken(f"two vectors for index {index}")
+        rows[index] = item.get("embedding")
+    return rows
+
+
+_MISSING = object()
+
+
+def _matrix(rows: list[Any]) -> Matrix:
+    if all(type(row) is list for row in rows):
+        try:
+            matrix = np.array(rows)
+        except (ValueError, OverflowError):  # rows of several widths, or nested ones
+            pass
+        else:
+            if matrix.ndim == 2 and matrix.dtype.kind in "fiu":
+                return _float32(matrix)
+    vectors = [_vector(row, position) for position, row in enumerate(rows)]
+    for position, vector in enumerate(vectors):
+        if len(vector) != len(vectors[0]):
+            raise ContractBroken(f"vectors of {len(vectors[0])} and of {len(vector)} numbers in one reply")
+        if len(vector) == 0:
+            raise ContractBroken("an empty vector", position=position)
+    return _float32(np.stack(vectors))
+
+
+def _float32(matrix: NDArray[Any]) -> Matrix:
+    if matrix.shape[1] == 0:
+        raise ContractBroken("an empty vector", position=0)
+    with np.errstate(over="ignore"):  # a number too large for float32 becomes infinite, and is refused for it
+        return matrix.astype(np.float32)
+
+
+def _vector(row: Any, position: int) -> NDArray[Any]:
+    if isinstance(row, str):
+        return _from_base64(row, position)
+    if row is None:
+        raise ContractBroken("null instead of a vector", position=position)
+    if not isinstance(row, list):
+        raise ContractBroken(f"a {type(row).__name__} instead of a vector", position=position)
+    for number in row:
+        if type(number) is not float and type(number) is not int:
+            raise ContractBroken(
+                f"a {type(number).__name__} among the numbers of a vector", position=position
+            )
+    try:
+        return np.array(row, dtype=np.float64)
+    except OverflowError:
+        raise ContractBroken("a number too large for any float", position=position) from None
+
+
+def _from_base64(row: str, position: int) -> NDArray[Any]:
+    try:
+        raw = pybase64.b64decode(row, validate=True)
+    except ValueError:
+        raise ContractBroken("a vector in broken base64", position=position) from None
+    if len(raw) % 4:
+        raise ContractBroken(f"a base64 vector of {len(raw)} bytes, no multiple of 4", position=position)
+    return np.frombuffer(raw, dtype="<f4")
+
+
+def _refuse_booleans(rows: list[Any]) -> None:
+    for position, row in enumerate(rows):
+        if isinstance(row, list) and any(isinstance(number, bool) for number in row):
+            raise ContractBroken("a bool among the numbers of a vector", position=position)
+
+
+def models(body: bytes) -> list[str]:
+    """The names in a reply to ``GET /v1/models``.
+
+    Raises:
+        ContractBroken: The reply is no JSON object.
+    """
+    data = parse(body).get("data")
+    if not isinstance(data, list):
+        return []
+    return [item["id"] for item in data if isinstance(item, dict) and isinstance(item.get("id"), str)]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Told:
+    """What a server says of itself."""
+
+    slots: int | None = None
+    context: int | None = None
+    max_texts: int | None = None
+
+
+def told(body: bytes) -> Told:
+    """The useful part of llama.cpp's ``/props`` or TEI's ``/info``; nothing where it cannot be read."""
+    try:
+        reply = parse(body)
+    except ContractBroken:
+        return Told()
+    settings = reply.get("default_generation_settings")
+    context = settings.get("n_ctx") if isinstance(settings, dict) else reply.get("max_input_length")
+    return Told(
+        slots=_count(reply.get("total_slots")),
+        context=_count(context),
+        max_texts=_count(reply.get("max_client_batch_size")),
+    )
+
+
+def _count(value: object) -> int | None:
+    return value if type(value) is int and 0 < value < 2**31 else None

@@ -1,0 +1,153 @@
+"""LangChain: `EmbedwireEmbeddings`, for any vector store."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Literal
+
+try:
+    from langchain_core.embeddings import Embeddings
+    from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, SecretStr, SkipValidation, field_validator
+except ModuleNotFoundError as missing:
+    raise ModuleNotFoundError(
+        'embedwire.langchain needs langchain-core: pip install "embedwire[langchain]"', name=missing.name
+    ) from None
+
+from embedwire._client import MAX_QUEUED
+from embedwire._config import SSL, BatchLimits, Encoding, OnFull, Prompts, RetryPolicy, Timeouts
+from embedwire._shared import SharedEmbeddingClient
+
+__all__ = ["EmbedwireEmbeddings"]
+
+
+class EmbedwireEmbeddings(BaseModel, Embeddings):
+    """Embeddings from your own server: llama.cpp, vLLM, TEI, Infinity, Ollama, or any OpenAI-compatible one.
+
+    Setup:
+        Install the extra, and start a server, for instance llama.cpp's.
+
+        ```bash
+        pip install "embedwire[langchain]"
+        llama-server -m model.gguf --embeddings --port 8080
+        ```
+
+    Key init args:
+        base_url: str
+            The server, with or without ``/v1``.
+        model: str | None
+            Name of the model; None for the one that the server serves.
+        api_key: SecretStr | Callable[[], str] | None
+            None: the environment's ``EMBEDWIRE_API_KEY``.
+        prompts: Prompts | str | None
+            What the model wants before queries and documents: ``Prompts(query=…, document=…)``, or the name of
+            its family, such as ``"e5"`` or ``"nomic"``.
+        dimensions: int | None
+            Numbers per vector, for models that can be cut.
+        batch_size: int | BatchLimits | "auto"
+            Most texts in one request.
+        concurrency: int | "auto"
+            Most requests in flight at the server, over all objects of this process.
+        timeout: float | Timeouts | None
+            Seconds for one request.
+        deadline: float | None
+            Seconds for one whole call.
+        max_retries: int | RetryPolicy
+            Repeats of a request that failed for a passing reason.
+
+        All others as for `embedwire.EmbeddingClient`.
+
+    Instantiate:
+        ```python
+        from embedwire.langchain import EmbedwireEmbeddings
+
+        embeddings = EmbedwireEmbeddings(base_url="http://localhost:8080")
+        ```
+
+    Embed single text:
+        ```python
+        vector = embeddings.embed_query("What is the capital of Korea?")
+        ```
+
+    Embed multiple texts:
+        ```python
+        vectors = embeddings.embed_documents(["Seoul is the capital.", "Kimchi is a dish."])
+        ```
+
+    Async:
+        ```python
+        vector = await embeddings.aembed_query("What is the capital of Korea?")
+        vectors = await embeddings.aembed_documents(["Seoul is the capital.", "Kimchi is a dish."])
+        ```
+
+    It works from any thread and event loop, and after a fork or a pickle. Objects of equal settings share
+    connections and limits, so making one per request costs nothing. A pickle carries an explicit ``api_key``,
+    never one that came from the environment.
+
+    Raises:
+        pydantic.ValidationError: An argument is wrong; the message names it and says the cure.
+    """
+
+    model_config = ConfigDict(
+        arbitrary_types_allowed=True,
+        extra="forbid",
+        frozen=True,  # the settings are read once, so a later change would be silently ignored
+        hide_input_in_errors=True,  # a key may be in it
+        protected_namespaces=(),
+    )
+
+    base_url: str
+    model: str | None = None
+    api_key: SkipValidation[SecretStr | Callable[[], str] | None] = Field(
+        default=None, exclude=True, repr=False
+    )
+    batch_size: SkipValidation[int | BatchLimits | Literal["auto"]] = "auto"
+    concurrency: SkipValidation[int | Literal["auto"]] = "auto"
+    timeout: SkipValidation[float | Timeouts | None] = Timeouts()
+    deadline: SkipValidation[float | None] = None
+    max_retries: SkipValidation[int | RetryPolicy] = 2
+    dimensions: SkipValidation[int | None] = None
+    normalize: SkipValidation[bool] = False
+    prompts: SkipValidation[Prompts | str | None] = None
+    encoding: SkipValidation[Encoding] = "auto"
+    headers: SkipValidation[dict[str, str] | None] = Field(default=None, exclude=True, repr=False)
+    ssl: SkipValidation[SSL] = Field(default=None, exclude=True, repr=False)
+    proxy: SkipValidation[str | None] = Field(default=None, exclude=True, repr=False)
+    trust_env: SkipValidation[bool] = False
+    max_queued: SkipValidation[int] = MAX_QUEUED
+    on_full: SkipValidation[OnFull] = "wait"
+
+    _client: SharedEmbeddingClient = PrivateAttr()
+
+    @field_validator("api_key", mode="before")
+    @classmethod
+    def _hide(cls, key: object) -> object:
+        return SecretStr(key) if isinstance(key, str) else key
+
+    def model_post_init(self, context: Any, /) -> None:
+        """Checks the arguments; connects to nothing."""
+        arguments = {name: getattr(self, name) for name in type(self).model_fields}
+        self._client = SharedEmbeddingClient(**arguments)
+
+    def embed_documents(self, texts: list[str]) -> list[list[float]]:
+        """One vector per text, in their order; raises `embedwire.RequestError` if any text got none."""
+        return self._client.embed(texts, "document")
+
+    def embed_query(self, text: str) -> list[float]:
+        """The vector of a query; raises `embedwire.RequestError` if it got none."""
+        return self._client.embed_query(text)
+
+    async def aembed_documents(self, texts: list[str]) -> list[list[float]]:
+        """As `embed_documents`, without blocking the loop."""
+        return await self._client.aembed(texts, "document")
+
+    async def aembed_query(self, text: str) -> list[float]:
+        """As `embed_query`, without blocking the loop."""
+        return await self._client.aembed_query(text)
+
+    def close(self) -> None:
+        """Gives up the connections; objects that are merely dropped do it too."""
+        self._client.close()
+
+    async def aclose(self) -> None:
+        """As `close`."""
+        await self._client.aclose()

@@ -1,0 +1,170 @@
+"""LlamaIndex: `EmbedwireEmbedding`, for indexes and ingestion pipelines."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Callable
+from typing import Any, Literal
+
+try:
+    from llama_index.core.base.embeddings.base import BaseEmbedding
+    from pydantic import ConfigDict, Field, PrivateAttr, SecretStr, SkipValidation, field_validator
+except ModuleNotFoundError as missing:
+    raise ModuleNotFoundError(
+        'embedwire.llama_index needs llama-index-core: pip install "embedwire[llama-index]"',
+        name=missing.name,
+    ) from None
+
+from embedwire._client import MAX_QUEUED
+from embedwire._config import (
+    SSL,
+    BatchLimits,
+    Encoding,
+    OnFull,
+    Prompts,
+    RetryPolicy,
+    Timeouts,
+    check_prompts,
+)
+from embedwire._shared import SharedEmbeddingClient
+from embedwire.exceptions import InputError
+
+__all__ = ["EmbedwireEmbedding"]
+
+SERVED = "unknown"  # LlamaIndex's own default name: the model that the server serves
+
+
+class EmbedwireEmbedding(BaseEmbedding):
+    """Embeddings from your own server: llama.cpp, vLLM, TEI, Infinity, Ollama, or any OpenAI-compatible one.
+
+    It works from any thread and event loop, and after a fork or a pickle (``IngestionPipeline`` does both with
+    ``num_workers``). Objects of equal settings share connections and limits. A pickle carries an explicit
+    ``api_key``, never one that came from the environment; ``to_dict`` and ``to_json`` carry none. Events and
+    callbacks are LlamaIndex's own.
+
+    An error's ``index`` counts within the texts that LlamaIndex passed at once, ``embed_batch_size`` at most.
+
+    Args:
+        base_url: The server, with or without ``/v1``.
+        model_name: Name of the model. Default: the one that the server serves.
+        embed_batch_size: Texts that LlamaIndex hands over at once, 1 to 2048; they are split below to
+            ``batch_size``. Default: 256, so that a sync caller gets concurrent requests too.
+        api_key: None: the environment's ``EMBEDWIRE_API_KEY``.
+        batch_size: Most texts in one request, `embedwire.BatchLimits`, or ``"auto"``.
+
+        All others as for `embedwire.EmbeddingClient` and LlamaIndex's ``BaseEmbedding``.
+
+    Raises:
+        pydantic.ValidationError: An argument is wrong; the message names it and says the cure.
+
+    Examples:
+        `pip install "embedwire[llama-index]"`
+
+        ```python
+        from embedwire.llama_index import EmbedwireEmbedding
+
+        embed_model = EmbedwireEmbedding(base_url="http://localhost:8080")
+        vector = embed_model.get_text_embedding("Seoul is the capital of Korea.")
+        ```
+    """
+
+    model_config = ConfigDict(
+        arbitrary_types_allowed=True,
+        extra="forbid",
+        hide_input_in_errors=True,  # a key may be in it
+        protected_namespaces=(),
+    )
+
+    # What decides a vector is dumped, so that it is part of an IngestionCache's key; what does not, is not.
+    # The settings are read once, so a later change would be silently ignored: frozen.
+    base_url: str = Field(frozen=True)
+    model_name: str = Field(default=SERVED, frozen=True)
+    dimensions: SkipValidation[int | None] = Field(default=None, frozen=True)
+    normalize: SkipValidation[bool] = Field(default=False, frozen=True)
+    prompts: SkipValidation[Prompts | str | None] = Field(default=None, frozen=True)
+    embed_batch_size: int = Field(default=256, gt=0, le=2048)
+    api_key: SkipValidation[SecretStr | Callable[[], str] | None] = Field(
+        default=None, frozen=True, exclude=True, repr=False
+    )
+    batch_size: SkipValidation[int | BatchLimits | Literal["auto"]] = Field("auto", frozen=True, exclude=True)
+    concurrency: SkipValidation[int | Literal["auto"]] = Field("auto", frozen=True, exclude=True)
+    timeout: SkipValidation[float | Timeouts | None] = Field(default=Timeouts(), frozen=True, exclude=True)
+    deadline: SkipValidation[float | None] = Field(default=None, frozen=True, exclude=True)
+    max_retries: SkipValidation[int | RetryPolicy] = Field(default=2, frozen=True, exclude=True)
+    encoding: SkipValidation[Encoding] = Field(default="auto", frozen=True, exclude=True)
+    headers: SkipValidation[dict[str, str] | None] = Field(
+        default=None, frozen=True, exclude=True, repr=False
+    )
+    ssl: SkipValidation[SSL] = Field(default=None, frozen=True, exclude=True, repr=False)
+    proxy: SkipValidation[str | None] = Field(default=None, frozen=True, exclude=True, repr=False)
+    trust_env: SkipValidation[bool] = Field(default=False, frozen=True, exclude=True)
+    max_queued: SkipValidation[int] = Field(default=MAX_QUEUED, frozen=True, exclude=True)
+    on_full: SkipValidation[OnFull] = Field(default="wait", frozen=True, exclude=True)
+
+    _client: SharedEmbeddingClient = PrivateAttr()
+
+    @field_validator("api_key", mode="before")
+    @classmethod
+    def _hide(cls, key: object) -> object:
+        return SecretStr(key) if isinstance(key, str) else key
+
+    def model_post_init(self, context: Any, /) -> None:
+        """Checks the arguments; connects to nothing."""
+        names = set(EmbedwireEmbedding.model_fields) - set(BaseEmbedding.model_fields)
+        arguments = {name: getattr(self, name) for name in names}
+        self._client = SharedEmbeddingClient(
+            model=None if self.model_name == SERVED else self.model_name, **arguments
+        )
+        if self.embeddings_cache is not None and _differ(self.prompts):
+            raise InputError(
+                "embeddings_cache knows a vector by its bare text, so with prompts= a query would get a "
+                "document's vector; leave one of the two out"
+            )
+
+    @classmethod
+    def class_name(cls) -> str:
+        """The name in dumps."""
+        return "EmbedwireEmbedding"
+
+    def __getstate__(self) -> dict[str, Any]:
+        """The base class would silently drop what cannot be pickled, a key among it."""
+        for name in ("api_key", "ssl"):
+            try:
+                pickle.dumps(getattr(self, name))
+            except Exception:  # each type fails in its own way
+                raise InputError(
+                    f"{name} cannot be pickled as it is; pass a function of a module, a str, or a path"
+                ) from None
+        return super().__getstate__()
+
+    def _get_query_embedding(self, query: str) -> list[float]:
+        return self._client.embed_query(query)
+
+    async def _aget_query_embedding(self, query: str) -> list[float]:
+        return await self._client.aembed_query(query)
+
+    def _get_text_embedding(self, text: str) -> list[float]:
+        return self._client.embed([text])[0]
+
+    async def _aget_text_embedding(self, text: str) -> list[float]:
+        return (await self._client.aembed([text]))[0]
+
+    def _get_text_embeddings(self, texts: list[str]) -> list[list[float]]:
+        return self._client.embed(texts)
+
+    async def _aget_text_embeddings(self, texts: list[str]) -> list[list[float]]:
+        return await self._client.aembed(texts)
+
+    def close(self) -> None:
+        """Gives up the connections; objects that are merely dropped do it too."""
+        self._client.close()
+
+    async def aclose(self) -> None:
+        """As `close`."""
+        await self._client.aclose()
+
+
+def _differ(prompts: object) -> bool:
+    """Whether a query and a document of the same text are sent differently."""
+    chosen = check_prompts(prompts)
+    return chosen.query != chosen.document
