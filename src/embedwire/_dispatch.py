@@ -12,6 +12,7 @@ import concurrent.futures
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import replace
+from functools import partial
 
 from embedwire._config import Form, Kind, OnFull
 from embedwire._faults import Failed, Failure, to_error
@@ -31,12 +32,20 @@ class Dispatcher:
     Args:
         server: Base URL, for messages.
         send: Sends one batch and returns its vectors in order, or raises `Failed`.
+        learn: Asks the server what it is, with a text and its vector; never fails.
         learned: What is known about the server.
     """
 
-    def __init__(self, server: str, send: Callable[[Batch], Awaitable[Matrix]], learned: Learned) -> None:
+    def __init__(
+        self,
+        server: str,
+        send: Callable[[Batch], Awaitable[Matrix]],
+        learn: Callable[[Form, str, Matrix], Awaitable[None]],
+        learned: Learned,
+    ) -> None:
         self._server = server
         self._send = send
+        self._learn = learn
         self._learned = learned
         self._lanes: dict[Form, Lane] = {}
         self._turns: deque[Lane] = deque()
@@ -223,6 +232,7 @@ class Dispatcher:
             self._batches.add(batch)
             batch.lane.in_flight += 1
             batch.task = loop.create_task(self._run(batch))
+            batch.task.add_done_callback(partial(self._free, batch))
 
     def _slots(self) -> int:
         """The smallest wish among those who have work here, so that no user's number is ever exceeded."""
@@ -253,24 +263,24 @@ class Dispatcher:
             matrix = await self._send(batch)
         except Failed as failed:
             self._fail(batch, failed)
-        except asyncio.CancelledError:
-            if batch.live:  # nobody here asked for it: the loop is ending
-                self.end(error=None)
-            raise
         except Exception as error:  # from the user's own key function: no caller may wait for ever
-            for call in _callers(batch):
-                self._leave(call)
-                _resolve(call.future, error=error)
+            self.end({call for item in batch.items for call, _ in item.owners}, error=error)
         else:
             self._deliver(batch, matrix)
-        finally:
-            self._batches.discard(batch)
-            batch.lane.in_flight -= 1
-            self._pump()
+            if batch.lane.bulk:  # more waits, so it pays to know the server better; the slot is kept for it
+                await self._learn(batch.lane.form, batch.items[0].text, matrix[0])
+
+    def _free(self, batch: Batch, task: asyncio.Task[None]) -> None:
+        """The slot is free; also where the task was cancelled before it began."""
+        self._batches.discard(batch)
+        batch.lane.in_flight -= 1
+        if task.cancelled() and batch.live:  # nobody here asked for it: the loop is ending
+            self.end(error=None)
+        self._pump()
 
     def _deliver(self, batch: Batch, matrix: Matrix) -> None:
         lane = batch.lane
-        lane.accepted, lane.refused = True, 0
+        lane.accepted, lane.refused, batch.live = True, 0, 0
         self._learn_size(batch)
         for item, vector in zip(batch.items, matrix, strict=True):
             lane.forget(item)
@@ -354,10 +364,6 @@ class Dispatcher:
             self._learned.max_chars = least(whole.chars, self._learned.max_chars)
         else:
             self._learned.max_texts = least(whole.texts, self._learned.max_texts)
-
-
-def _callers(batch: Batch) -> set[Call]:
-    return {call for item in batch.items for call, _ in item.owners}
 
 
 def _resolve(future: Future, matrix: Matrix | None = None, error: BaseException | None = None) -> None:

@@ -118,8 +118,8 @@ class Engine:
             await sender.served_model(form.timeouts, form.retry)
         future: asyncio.Future[Matrix] = self._loop.create_future()
         self.submit(["ready"], "query", future)  # only a vector shows that it embeds, and how wide
-        await future
-        await sender.look()
+        vectors = await future
+        await sender.learn(form, "ready", vectors[0])
 
     def _error(self, fault: Fault) -> RequestError:
         return to_error(

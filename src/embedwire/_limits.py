@@ -54,7 +54,7 @@ class Learned:
     max_chars: int | None = None
     base64: bool | None = None
     alive: bool = False
-    looked: bool = False
+    asked: bool = False
 
     def take(self, told: Told) -> None:
         """Takes in what the server says of itself."""

@@ -16,7 +16,7 @@ class Origin:
         self.learned = learned(target.base_url)
         self.transport = AiohttpTransport(target)
         self.sender = Sender(target, self.transport, self.learned)
-        self.dispatcher = Dispatcher(target.base_url, self.sender.embed, self.learned)
+        self.dispatcher = Dispatcher(target.base_url, self.sender.embed, self.sender.learn, self.learned)
 
     async def close(self) -> None:
         """Closes every connection; requests on their way are cancelled first."""

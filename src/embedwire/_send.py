@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import TypeVar
 
 from embedwire import _wire
-from embedwire._config import RetryPolicy, Secret, Target, Timeouts
+from embedwire._config import Form, RetryPolicy, Secret, Target, Timeouts
 from embedwire._faults import Failed, screened
 from embedwire._limits import Learned
 from embedwire._queue import Batch, Trail
@@ -61,7 +61,9 @@ class Sender:
         body = _wire.encode(
             texts,
             model=model,
-            encoding="float" if form.encoding == "auto" else form.encoding,
+            encoding=("base64" if self._learned.base64 else "float")
+            if form.encoding == "auto"
+            else form.encoding,
             dimensions=form.dimensions,
         )
 
@@ -112,15 +114,43 @@ class Sender:
             return Fault(error=ServerUnavailable, what="no answer yet", cure="See the server's log.")
         return classify(self._last_poll, Context()).fault
 
-    async def look(self) -> None:
-        """Asks the server what it is, where its replies showed that it tells; once, without repeats."""
-        path = _TELLS.get(self._learned.software or "")
-        if path is None or self._learned.looked:
+    async def learn(self, form: Form, text: str, vector: Matrix) -> None:
+        """Asks the server, once, what it is, and whether vectors in base64 equal those in decimal. Never fails.
+
+        Args:
+            form: What requests look like.
+            text: A text that was embedded.
+            vector: Its vector.
+        """
+        if self._learned.asked:
             return
-        self._learned.looked = True
-        outcome = await self._get(path)
-        if isinstance(outcome, Reply) and outcome.status == 200:
-            self._learned.take(_wire.told(outcome.body))
+        self._learned.asked = True
+        try:
+            if path := _TELLS.get(self._learned.software or ""):
+                outcome = await self._get(path)
+                if isinstance(outcome, Reply) and outcome.status == 200:
+                    self._learned.take(_wire.told(outcome.body))
+            if form.encoding == "auto":
+                self._learned.base64 = await self._agrees(form, text, vector)
+        except asyncio.CancelledError:
+            self._learned.asked = False
+            raise
+
+    async def _agrees(self, form: Form, text: str, vector: Matrix) -> bool:
+        """Whether the server sends the same vector in base64; nearly the same, as batches differ a little."""
+        body = _wire.encode(
+            [text],
+            model=form.model or self._learned.served_model,
+            encoding="base64",
+            dimensions=form.dimensions,
+        )
+        outcome = await self._transport.request("POST", f"{self._url}/embeddings", body, form.timeouts)
+        if isinstance(outcome, Broken) or outcome.status != 200:
+            return False
+        try:
+            return _wire.agrees_in_base64(outcome.body, vector, form.dimensions)
+        except ContractBroken:
+            return False
 
     async def _get(self, path: str) -> Reply | Broken:
         return await self._transport.request("GET", self._root + path, None, Timeouts(total=5, connect=2))

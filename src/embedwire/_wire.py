@@ -199,6 +199,22 @@ def _refuse_booleans(rows: list[Any]) -> None:
             raise ContractBroken("a bool among the numbers of a vector", position=position)
 
 
+def agrees_in_base64(body: bytes, vector: Matrix, dimensions: int | None) -> bool:
+    """Whether a reply for one text is in base64, and its vector the one that came in decimal.
+
+    Servers with several slots give a text a slightly different vector each time (llama.cpp: 3.4e-3 in a number),
+    so near is enough: a misread vector is far.
+
+    Raises:
+        ContractBroken: The reply must not be used.
+    """
+    (row,) = _rows(parse(body), 1)
+    again = fit(decode(body, 1), dimensions)[0].astype(np.float64)
+    if not isinstance(row, str) or len(again) != len(vector):
+        return False
+    return bool(np.linalg.norm(again - vector) <= 0.05 * np.linalg.norm(again))
+
+
 def models(body: bytes) -> list[str]:
     """The names in a reply to ``GET /v1/models``.
 

@@ -128,13 +128,12 @@ class EmbedwireEmbedding(BaseEmbedding):
 
     def __getstate__(self) -> dict[str, Any]:
         """The base class would silently drop what cannot be pickled, a key among it."""
-        for name in ("api_key", "ssl"):
-            try:
-                pickle.dumps(getattr(self, name))
-            except Exception:  # each type fails in its own way
-                raise InputError(
-                    f"{name} cannot be pickled as it is; pass a function of a module, a str, or a path"
-                ) from None
+        try:
+            pickle.dumps((self.api_key, self.ssl))
+        except Exception:  # each type fails in its own way
+            raise InputError(
+                "api_key or ssl cannot be pickled as it is; pass a str, a function of a module, or a path"
+            ) from None
         return super().__getstate__()
 
     def _get_query_embedding(self, query: str) -> list[float]:

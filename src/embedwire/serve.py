@@ -355,7 +355,7 @@ def _kind(value: object) -> str:
 # Replies
 
 
-class _Refusal(Exception):  # noqa: N818 - an answer, not a failure of this server
+class _Refusal(Exception):
     """The reply to a request that is not carried out. Its words never contain a text."""
 
     def __init__(
