@@ -23,6 +23,7 @@ from embedwire._wire import Matrix
 from embedwire.exceptions import DeadlineExceeded, Overloaded, RequestError, ServerRefused
 
 BULK_EVERY = 4  # after so many batches of queries in a row, one of the bulk that waits goes first
+LEARN_FROM = 50  # texts that must wait before it pays to ask the server what it is
 REFUSED_IN_A_ROW = 16  # texts refused alone, one after another: then it is the server, not the texts
 
 
@@ -247,12 +248,14 @@ class Dispatcher:
                 part = lane.parts.popleft()
                 if part.live:
                     return part
-        queries_first = self._queries_in_a_row < BULK_EVERY
-        for queries in (queries_first, not queries_first):
+        order: tuple[Kind, ...] = ("query", "document")
+        if self._queries_in_a_row >= BULK_EVERY:
+            order = ("document", "query")
+        for kind in order:
             for lane in self._turns:
-                batch = lane.take(lane.queries if queries else lane.bulk, now)
+                batch = lane.take(kind, now)
                 if batch is not None:
-                    self._queries_in_a_row = self._queries_in_a_row + 1 if queries else 0
+                    self._queries_in_a_row = self._queries_in_a_row + 1 if kind == "query" else 0
                     self._turns.remove(lane)
                     self._turns.append(lane)
                     return batch
@@ -267,7 +270,7 @@ class Dispatcher:
             self.end({call for item in batch.items for call, _ in item.owners}, error=error)
         else:
             self._deliver(batch, matrix)
-            if batch.lane.bulk:  # more waits, so it pays to know the server better; the slot is kept for it
+            if self.queued >= LEARN_FROM:  # the slot is kept for the questions: they count as a request
                 await self._learn(batch.lane.form, batch.items[0].text, matrix[0])
 
     def _free(self, batch: Batch, task: asyncio.Task[None]) -> None:
@@ -346,9 +349,9 @@ class Dispatcher:
             parts = [wanted[at : at + size] for at in range(0, len(wanted), size)]
         unexplained = fault.status is not None and fault.position is None and fault.max_texts is None
         whole = Whole(refused_for_chars=fault.status == 413, parts=len(parts)) if unexplained else None
-        for part in parts:
+        for part in reversed(parts):  # in front of all else: one failure is got to the bottom of before the next
             if part:
-                batch.lane.parts.append(batch.part(part, whole))
+                batch.lane.parts.appendleft(batch.part(part, whole))
 
     def _learn_size(self, batch: Batch) -> None:
         """Where all parts of a refused batch were taken, what it was refused for was its size."""

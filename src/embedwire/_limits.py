@@ -6,7 +6,7 @@ import threading
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from embedwire._config import BatchLimits, Form
+from embedwire._config import BatchLimits, Form, Kind
 
 if TYPE_CHECKING:
     from embedwire._wire import Told
@@ -77,13 +77,14 @@ class Learned:
 
 
 DEFAULT_TEXTS = 5
+DEFAULT_QUERIES = 32  # queries are short, and wait together only when many ask at once
 DEFAULT_CONCURRENCY = 8
 STREAM_CHUNK = 256  # texts per piece of a stream whose batches are limited by characters alone
 
 
-def batch_limits(form: Form, server: Learned) -> BatchLimits:
+def batch_limits(form: Form, server: Learned, kind: Kind = "document") -> BatchLimits:
     """The most that one request may carry now: the user's numbers, under what the server was seen to take."""
-    wish = form.batch or BatchLimits(texts=DEFAULT_TEXTS)
+    wish = form.batch or BatchLimits(texts=DEFAULT_QUERIES if kind == "query" else DEFAULT_TEXTS)
     return BatchLimits(texts=least(wish.texts, server.max_texts), chars=least(wish.chars, server.max_chars))
 
 

@@ -215,9 +215,10 @@ class Lane:
         if self.items.get(item.text) is item:
             del self.items[item.text]
 
-    def take(self, queue: deque[Call], now: float) -> Batch | None:
+    def take(self, kind: Kind, now: float) -> Batch | None:
         """As many waiting texts as one request carries: the next call's first, then it is another call's turn."""
-        limits = batch_limits(self.form, self.learned)
+        queue = self.queries if kind == "query" else self.bulk
+        limits = batch_limits(self.form, self.learned, kind)
         most = limits.texts or len(self.items)
         room = limits.chars
         batch = Batch(self, [])
@@ -231,6 +232,7 @@ class Lane:
                     room -= len(item.text)
                 batch.add(item)
                 if len(batch.items) == most:
+                    call.cursor += 1
                     break
             if call.cursor < len(call.items):
                 queue.rotate(-1)

@@ -149,7 +149,8 @@ class SharedEmbeddingClient:
         api_key: Sent as ``Authorization: Bearer``. A str, a SecretStr, or a function without arguments that
             returns one and is called for each request, on the loop: it must not block. None: the environment's
             ``EMBEDWIRE_API_KEY`` (for ``https://api.openai.com`` also ``OPENAI_API_KEY``).
-        batch_size: Most texts in one request, or `BatchLimits` for characters too. ``"auto"``: 5.
+        batch_size: Most texts in one request, or `BatchLimits` for characters too. ``"auto"``: 5,
+            and 32 queries that wait together.
         concurrency: Most requests in flight at the server. ``"auto"``: twice the slots of a server that tells
             them, else 8.
         timeout: Seconds for one request, or `Timeouts`. Default: 120 in all, 10 to connect, 60 of silence.

@@ -1,0 +1,233 @@
+"""The examples, each as a process of its own, as a reader would start it: they work, and leave nothing behind."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from embedwire.testing import EmbeddingServer, is_vector_of
+from tests.servers import free_port, llamacpp, reference
+
+ROOT = Path(__file__).parents[1]
+EXTRAS_WARN = (
+    "ignore:`langchain-community` is being sunset:DeprecationWarning"  # LlamaIndex imports it if it is there
+)
+STRICT = [sys.executable, "-X", "dev", "-W", "error", "-W", EXTRAS_WARN]
+needs_signals = pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGTERM to handle")
+
+
+@pytest.fixture(scope="module")
+def llama() -> Iterator[str]:
+    """A llama.cpp server with one slot."""
+    with llamacpp(slots=1) as url:
+        yield url
+
+
+def run(command: list[str], **env: str) -> subprocess.CompletedProcess[str]:
+    """A finished process."""
+    return subprocess.run(
+        command, capture_output=True, encoding="utf-8", cwd=ROOT, env={**os.environ, **env, "PYTHONUTF8": "1"}
+    )
+
+
+def printed(example: str, **env: str) -> str:
+    """What an example prints; any warning, or a socket left open, fails."""
+    ran = run([*STRICT, f"examples/{example}.py"], **env)
+    assert (ran.returncode, complaints(ran.stderr)) == (0, "")
+    return ran.stdout
+
+
+def complaints(stderr: str) -> str:
+    """What Python said, but for asyncio's notes on slow callbacks: the first one imports aiohttp and numpy."""
+    return "\n".join(line for line in stderr.splitlines() if not line.startswith("Executing <"))
+
+
+@pytest.mark.parametrize("example", ["quickstart_langchain", "quickstart_llama_index"])
+def test_quickstarts_find_the_right_texts(example: str, llama: str) -> None:
+    """Both frameworks answer both questions with the text that a person would choose."""
+    assert printed(example, EMBEDWIRE_URL=llama).splitlines() == [
+        "How long can I keep a book?",
+        "  Books may be kept for three weeks; each further day costs ten cents.",
+        "Where do I get a new card?",
+        "  A lost card is replaced at the front desk.",
+    ]
+
+
+def test_plain_async_shows_every_call_and_an_error(llama: str) -> None:
+    """Every call of the client does what the script says, and a text too long fails alone, with its index."""
+    lines = printed("plain_async", EMBEDWIRE_URL=llama).splitlines()
+    assert re.fullmatch(r"llama\.cpp serves .*all-MiniLM-L6-v2.*: 384 dimensions", lines[0])
+    assert lines[1:7] == [
+        "embed        2 lists of 384 numbers",
+        "embed_query  one list of 384 numbers",
+        "embed_array  float32 (20, 384)",
+        "stream       lines 0 to 4",
+        "stream       lines 5 to 9",
+        "stream       lines 10 to 11",
+    ]
+    assert lines[7].startswith("TextRefused: the text has 40002 tokens and the server takes 512 (500)")
+    assert lines[8:] == ["index        1", "completed    [0, 2], (2, 384)"]
+
+
+def test_an_example_without_a_server_says_what_to_check() -> None:
+    """Who forgot to start the server reads which URL was tried and what to do."""
+    url = f"http://127.0.0.1:{free_port()}"
+    ran = run([sys.executable, "examples/quickstart_langchain.py"], EMBEDWIRE_URL=url)
+    assert ran.returncode == 1
+    assert f"{url}/v1" in ran.stderr
+    assert "Check that the server runs" in ran.stderr
+
+
+def test_demo_finds_the_right_articles_in_both_languages() -> None:
+    """The demo ends with 0 and the right answers, and fits into 80 columns."""
+    out = printed("demo")
+    assert "All 12 answers are right" in out
+    assert out.count("✓") == 24
+    assert "✗" not in out
+    assert max(map(columns, out.splitlines())) <= 80
+
+
+def test_demo_fails_when_an_answer_is_wrong() -> None:
+    """The demo's own check can fail: with a wrong article expected it says so and ends with 1."""
+    wrong = "import sys, examples.demo as demo; demo.QUESTIONS['Who may vote in elections?'] = 5; sys.exit(demo.main())"
+    ran = run([sys.executable, "-c", wrong])
+    assert ran.returncode == 1
+    assert "2 of 12 answers are wrong" in ran.stdout
+
+
+def test_demo_takes_questions_of_its_reader() -> None:
+    """Questions on the command line are answered too, and not checked."""
+    ran = run([sys.executable, "examples/demo.py", "Can I go home again?"])
+    assert ran.returncode == 0
+    assert ran.stdout.count("Can I go home again?") == 2
+    assert "✓" not in ran.stdout
+
+
+def columns(line: str) -> int:
+    """How wide a line stands in a terminal: Hangul takes two columns."""
+    return sum(2 if "\uac00" <= char <= "\ud7a3" else 1 for char in line)
+
+
+class Application:
+    """The FastAPI example under a real uvicorn."""
+
+    def __init__(self, process: subprocess.Popen[str], url: str) -> None:
+        self.process = process
+        self.url = url
+
+    def post(self, path: str, body: object) -> tuple[int, Any]:
+        """The status and the JSON of a reply."""
+        request = urllib.request.Request(
+            self.url + path, json.dumps(body).encode(), {"Content-Type": "application/json"}
+        )
+        try:
+            with urllib.request.urlopen(request, timeout=30) as reply:
+                return reply.status, json.load(reply)
+        except urllib.error.HTTPError as error:
+            with error:
+                return error.code, json.load(error)
+
+    def end(self, how: signal.Signals) -> str:
+        """What it had logged by the time it was gone."""
+        self.process.send_signal(how)
+        log, _ = self.process.communicate(timeout=15)
+        return log
+
+
+@contextmanager
+def application(server: str) -> Iterator[Application]:
+    """The example, serving, with its embedding server at a URL."""
+    port = free_port()
+    command = [*STRICT, "-m", "uvicorn", "examples.fastapi_app:app", "--port", str(port)]
+    process = subprocess.Popen(
+        command,
+        cwd=ROOT,
+        env={**os.environ, "EMBEDWIRE_URL": server},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert process.stderr is not None
+        started = [
+            line for line in iter(process.stderr.readline, "") if "Uvicorn running" in line or "rror" in line
+        ]
+        assert started
+        yield Application(process, f"http://127.0.0.1:{port}")
+    finally:
+        process.kill()
+        process.communicate()
+
+
+TEXTS = [
+    "Seoul is the capital of Korea.",
+    "Kimchi is a dish of fermented cabbage.",
+    "It rains a lot in July.",
+]
+
+
+def test_fastapi_gives_the_vectors_of_the_server(llama: str) -> None:
+    """What a client of the application gets is what llama.cpp says, each vector with its own text."""
+    with application(llama) as app:
+        status, vectors = app.post("/embed", {"texts": TEXTS})
+        assert status == 200
+        np.testing.assert_allclose(vectors, reference(llama, TEXTS, one_by_one=True), atol=1e-6)
+
+        status, hits = app.post("/search", {"texts": TEXTS, "query": "What do Koreans eat?"})
+        assert status == 200
+        assert hits[0]["text"] == TEXTS[1]
+        assert [hit["score"] for hit in hits] == sorted((hit["score"] for hit in hits), reverse=True)
+
+
+def test_fastapi_answers_422_for_a_text_that_is_too_long(llama: str) -> None:
+    """A text's own fault is the caller's to mend: 422 with the index, and the application goes on."""
+    with application(llama) as app:
+        status, problem = app.post("/embed", {"texts": ["short", "long " * 2000]})
+        assert status == 422
+        assert "texts[1] of 2" in problem["detail"]
+        assert app.post("/embed", {"texts": []}) == (200, [])
+
+
+def test_fastapi_answers_503_without_its_server() -> None:
+    """An embedding server that is gone is no bug of the application: 503 with the reason."""
+    with application(f"http://127.0.0.1:{free_port()}") as app:
+        status, problem = app.post("/embed", {"texts": TEXTS})
+        assert status == 503
+        assert "no connection could be made" in problem["detail"]
+
+
+def test_fastapi_keeps_one_session_over_all_requests() -> None:
+    """The blog post's singleton: one client in the lifespan, so twenty requests share one connection."""
+    with EmbeddingServer() as server, application(server.url) as app:
+        for number in range(20):
+            text = f"text {number}"
+            status, (vector,) = app.post("/embed", {"texts": [text]})
+            assert status == 200
+            assert is_vector_of(vector, text, tolerance=1e-6)
+        assert server.connections == 1
+        assert server.batches == [[f"text {number}"] for number in range(20)]
+
+
+@needs_signals
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
+def test_fastapi_ends_cleanly(how: signal.Signals) -> None:
+    """Ctrl-C and SIGTERM close the session: no connection stays at the server, no warning in the log."""
+    with EmbeddingServer() as server, application(server.url) as app:
+        assert app.post("/embed", {"texts": TEXTS})[0] == 200
+        assert server.open_connections == 1
+        log = app.end(how)
+        server.wait(lambda: server.open_connections == 0)
+    assert "Application shutdown complete." in log
+    assert "Warning" not in log
+    assert "Traceback" not in log

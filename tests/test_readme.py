@@ -1,0 +1,98 @@
+"""The README: its code runs, and its tables are complete."""
+
+import inspect
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import embedwire
+from embedwire import EmbeddingClient, Timeouts
+from tests.servers import llamacpp
+
+README = Path(__file__).parents[1] / "README.md"
+URL = "http://localhost:8080"
+EXTRAS_WARN = (
+    "ignore:`langchain-community` is being sunset:DeprecationWarning"  # LlamaIndex imports it if it is there
+)
+
+
+def test_every_block_runs(tmp_path: Path) -> None:
+    """All Python of the README runs from top to bottom against a real llama.cpp, without a warning."""
+    script = tmp_path / "README.py"
+    with llamacpp(slots=1) as url:
+        script.write_text(python(README.read_text("utf-8")).replace(URL, url), "utf-8")
+        ran = subprocess.run(
+            [sys.executable, "-X", "dev", "-W", "error", "-W", EXTRAS_WARN, script],
+            capture_output=True,
+            text=True,
+            env={**os.environ, "PYTHONASYNCIODEBUG": ""},
+        )
+    assert ran.returncode == 0, ran.stderr
+    assert complaints(ran.stderr) == ""
+    assert ran.stdout.splitlines().count("Seoul is the capital of Korea.") == 2
+    assert "text 1 has 40002 tokens, the server takes 512\ndone: [0, 2] (2, 384)\n" in ran.stdout
+    assert ran.stdout.endswith("0 (1, 384)\n2 (1, 384)\nskipped: [1]\n")
+
+
+def test_every_option_is_listed_with_its_default() -> None:
+    """The table of options has every argument of the client, in order, with the default it really has."""
+    listed = [(name, default) for name, default, _ in rows("Options")]
+    assert listed == [
+        (f"`{name}`", "" if option.default is option.empty else f"`{_shown(option.default)}`")
+        for name, option in inspect.signature(EmbeddingClient).parameters.items()
+    ]
+
+
+def test_every_error_is_listed_with_what_else_it_is() -> None:
+    """The table of errors has every public exception, and the built-in one that it can be caught as."""
+    public = {name: getattr(embedwire, name) for name in embedwire.__all__}
+    errors = {
+        name: kind for name, kind in public.items() if inspect.isclass(kind) and issubclass(kind, Exception)
+    }
+    del errors["EmbedwireError"]
+    listed = {name: also for name, also, _ in rows("Errors")}
+    assert listed == {f"`{name}`": _builtin(kind) for name, kind in errors.items()}
+
+
+def test_every_link_leads_somewhere() -> None:
+    """No relative link of the README is dead."""
+    for target in re.findall(r"\]\(([^)#]+)\)", README.read_text("utf-8")):
+        assert (README.parent / target).exists(), target
+
+
+def python(markdown: str) -> str:
+    """The Python blocks, each line at its line of the page, so that a traceback points into the page."""
+    inside, lines = False, []
+    for line in markdown.splitlines():
+        if line.startswith("```"):
+            inside = line == "```python"
+            line = ""
+        lines.append(line if inside else "")
+    return "\n".join(lines)
+
+
+def rows(heading: str) -> list[list[str]]:
+    """The cells of the first table under a heading, header left out."""
+    section = README.read_text("utf-8").split(f"\n## {heading}\n")[1].split("\n## ")[0]
+    table = [line for line in section.splitlines() if line.startswith("|")]
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in table[2:]]
+
+
+def complaints(stderr: str) -> str:
+    """What Python said, but for asyncio's notes on slow callbacks: the first one imports aiohttp and numpy."""
+    return "\n".join(line for line in stderr.splitlines() if not line.startswith("Executing <"))
+
+
+def _shown(default: object) -> str:
+    if isinstance(default, str):
+        return f'"{default}"'
+    if default == Timeouts():
+        return "Timeouts()"
+    return f"{default:_}" if type(default) is int else str(default)
+
+
+def _builtin(kind: type[Exception]) -> str:
+    names = [f"`{base.__name__}`" for base in kind.__bases__ if base.__module__ == "builtins"]
+    return "".join(names)

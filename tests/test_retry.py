@@ -1,0 +1,621 @@
+"""What went wrong → what is done about it, what is said about it, and what is never said."""
+
+from __future__ import annotations
+
+import copy
+import email.utils
+import inspect
+import json
+import pickle
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import orjson
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from embedwire import (
+    AuthenticationFailed,
+    BadReply,
+    Completed,
+    ConnectionFailed,
+    DeadlineExceeded,
+    EmbedwireError,
+    InputError,
+    Overloaded,
+    RequestError,
+    RequestTimeout,
+    RetryPolicy,
+    ServerRefused,
+    ServerUnavailable,
+    TextRefused,
+    UsageError,
+    exceptions,
+)
+from embedwire._faults import Failure, screened, to_error
+from embedwire._retry import (
+    Action,
+    Break,
+    Broken,
+    Context,
+    Fault,
+    Reply,
+    Unusable,
+    classify,
+    delay,
+    retry_after,
+)
+from embedwire.testing import Answer
+
+# The same examples each time, however busy the machine.
+settings.register_profile("steady", derandomize=True, deadline=None, database=None)
+settings.load_profile("steady")
+
+NEW, ALIVE, RESENT = Context(), Context(alive=True), Context(alive=True, resent=True)
+SAME, LATE = Context(alive=True, same=True), Context(alive=True, timeouts=1)
+
+
+WORDS = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(-(2**63), 2**64 - 1),
+    st.text(max_size=9),
+    st.sampled_from(["batch of at most 9", "input (5 tokens) current batch size: 4", "Loading model"]),
+)
+FIELDS = ["error", "message", "detail", "msg", "type", "code", "error_type", "n_ctx", "n_prompt_tokens"]
+
+
+def _objects(inner: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
+    return st.one_of(st.lists(inner, max_size=2), st.dictionaries(st.sampled_from(FIELDS), inner, max_size=4))
+
+
+def reply(status: int, body: object = b"", headers: Mapping[str, str] | None = None) -> Reply:
+    """A reply; a body that is not bytes goes out as JSON."""
+    return Reply(
+        status=status, headers=headers or {}, body=body if isinstance(body, bytes) else orjson.dumps(body)
+    )
+
+
+def says(status: int, message: str, kind: str = "server_error", **fields: object) -> Reply:
+    """An error in the shape of OpenAI and llama.cpp."""
+    return reply(status, {"error": {"code": status, "message": message, "type": kind, **fields}})
+
+
+def scripted(answer: Answer) -> Reply:
+    """What the fault server would send."""
+    return reply(answer.status or 200, answer.payload, {k.lower(): v for k, v in answer.headers.items()})
+
+
+class TestTable:
+    """Each failure has its action and its exception."""
+
+    @pytest.mark.parametrize(
+        ("how", "reused", "seen", "action", "error"),
+        [
+            (Break.NAME, False, NEW, Action.GIVE_UP, ConnectionFailed),
+            (Break.NAME, False, ALIVE, Action.GIVE_UP, ConnectionFailed),
+            (Break.REFUSED, False, NEW, Action.RETRY, ConnectionFailed),
+            (Break.REFUSED, False, ALIVE, Action.WAIT, ConnectionFailed),
+            (Break.CONNECT_TIMEOUT, False, NEW, Action.GIVE_UP, ConnectionFailed),
+            (Break.CONNECT_TIMEOUT, False, ALIVE, Action.RETRY, ConnectionFailed),
+            (Break.TLS, False, NEW, Action.GIVE_UP, ConnectionFailed),
+            (Break.TLS, False, ALIVE, Action.GIVE_UP, ConnectionFailed),
+            (Break.CLOSED, False, NEW, Action.RETRY, ConnectionFailed),
+            (Break.CLOSED, False, ALIVE, Action.RETRY, ConnectionFailed),
+            (Break.CLOSED, True, ALIVE, Action.RESEND, ConnectionFailed),
+            (Break.CLOSED, True, RESENT, Action.RETRY, ConnectionFailed),
+            (Break.CUT, False, ALIVE, Action.RETRY, ConnectionFailed),
+            (Break.CUT, True, ALIVE, Action.RETRY, ConnectionFailed),
+            (Break.READ_TIMEOUT, False, ALIVE, Action.SPLIT, RequestTimeout),
+            (Break.READ_TIMEOUT, True, ALIVE, Action.SPLIT, RequestTimeout),
+            (Break.READ_TIMEOUT, False, LATE, Action.GIVE_UP, RequestTimeout),
+            (Break.TOTAL_TIMEOUT, False, NEW, Action.SPLIT, RequestTimeout),
+            (Break.TOTAL_TIMEOUT, False, LATE, Action.GIVE_UP, RequestTimeout),
+            (Break.NOT_HTTP, False, NEW, Action.GIVE_UP, BadReply),
+            (Break.NOT_HTTP, False, ALIVE, Action.GIVE_UP, BadReply),
+            (Break.TOO_LARGE, False, ALIVE, Action.GIVE_UP, BadReply),
+            (Break.COMPRESSED, False, ALIVE, Action.GIVE_UP, BadReply),
+        ],
+    )
+    def test_no_reply(
+        self, how: Break, reused: bool, seen: Context, action: Action, error: type[RequestError]
+    ) -> None:
+        """A request that ended without a reply has an action by how it ended and what was seen before."""
+        verdict = classify(Broken(how=how, reused=reused, detail="the system's words"), seen)
+        assert (verdict.action, verdict.fault.error) == (action, error)
+        assert verdict.fault.what == f"{how.value} (the system's words)"
+        assert verdict.fault.status is None
+
+    def test_every_end_without_a_reply_has_a_row(self) -> None:
+        """No way to end is forgotten."""
+        for how in Break:
+            fault = classify(Broken(how=how), NEW).fault
+            assert fault.what == how.value
+            assert fault.cure.endswith(".")
+
+    @pytest.mark.parametrize(
+        ("failure", "seen", "action", "error"),
+        [
+            (
+                says(401, "Invalid API Key", "authentication_error"),
+                ALIVE,
+                Action.GIVE_UP,
+                AuthenticationFailed,
+            ),
+            (reply(401), ALIVE, Action.GIVE_UP, AuthenticationFailed),
+            (reply(403), ALIVE, Action.GIVE_UP, AuthenticationFailed),
+            (reply(404), ALIVE, Action.GIVE_UP, ServerRefused),
+            (reply(405), ALIVE, Action.GIVE_UP, ServerRefused),
+            (
+                says(501, "Start it with `--embeddings`", "not_supported_error"),
+                SAME,
+                Action.GIVE_UP,
+                ServerRefused,
+            ),
+            *[
+                (reply(status, b"", {"location": "/"}), ALIVE, Action.GIVE_UP, ServerRefused)
+                for status in (300, 301, 302, 303, 304, 307, 308)
+            ],
+            (reply(402), ALIVE, Action.GIVE_UP, ServerRefused),
+            (reply(409), ALIVE, Action.GIVE_UP, ServerRefused),
+            (reply(418), ALIVE, Action.GIVE_UP, ServerRefused),
+            # the text, or the request as a whole
+            (says(400, "Pooling type 'none' is not OAI compatible"), ALIVE, Action.SPLIT, TextRefused),
+            (scripted(Answer.exceed_context(600, 512)), ALIVE, Action.SPLIT, TextRefused),
+            (scripted(Answer.too_large(600, 512)), NEW, Action.SPLIT, TextRefused),
+            (scripted(Answer.too_large(600, 512)), SAME, Action.SPLIT, TextRefused),
+            (
+                reply(500, {"error": "failed to encode response: json: unsupported value: NaN"}),
+                NEW,
+                Action.SPLIT,
+                TextRefused,
+            ),
+            (says(400, "This model's maximum context length is 8192 tokens"), NEW, Action.SPLIT, TextRefused),
+            (reply(413), ALIVE, Action.SPLIT, TextRefused),
+            (reply(422, {"detail": [{"msg": "Field required"}]}), ALIVE, Action.SPLIT, TextRefused),
+            # too much
+            (scripted(Answer.throttled()), ALIVE, Action.THROTTLE, ServerUnavailable),
+            (scripted(Answer.throttled(5)), SAME, Action.THROTTLE, ServerUnavailable),
+            (
+                says(429, "You exceeded your quota", "insufficient_quota"),
+                ALIVE,
+                Action.GIVE_UP,
+                ServerRefused,
+            ),
+            (says(429, "Over", "x", code="insufficient_quota"), ALIVE, Action.GIVE_UP, ServerRefused),
+            (reply(503), ALIVE, Action.THROTTLE, ServerUnavailable),
+            (says(503, "overloaded"), SAME, Action.THROTTLE, ServerUnavailable),
+            (scripted(Answer.loading()), NEW, Action.WAIT, ServerUnavailable),
+            (scripted(Answer.loading()), SAME, Action.WAIT, ServerUnavailable),
+            # passing, until it is the same again
+            (reply(500), ALIVE, Action.RETRY, ServerUnavailable),
+            (reply(500), SAME, Action.SPLIT, ServerUnavailable),
+            *[
+                (reply(status), seen, Action.RETRY, ServerUnavailable)
+                for status in (408, 424, 425, 502, 504, 507, 520)
+                for seen in (ALIVE, SAME)
+            ],
+            # no failure by its number, and yet nothing to read
+            (reply(204), ALIVE, Action.GIVE_UP, BadReply),
+        ],
+    )
+    def test_replies(self, failure: Reply, seen: Context, action: Action, error: type[RequestError]) -> None:
+        """A reply has an action by its status and its words; the status is on record."""
+        verdict = classify(failure, seen)
+        assert (verdict.action, verdict.fault.error) == (action, error)
+        assert verdict.fault.status == failure.status
+        assert str(failure.status) in verdict.fault.what or action is Action.WAIT
+        assert verdict.fault.cure.endswith(".")
+
+    @pytest.mark.parametrize(
+        ("unusable", "action", "of_text"),
+        [
+            (Unusable(what="3 vectors for 4 texts"), Action.GIVE_UP, False),
+            (Unusable(what="an empty reply", cut=True), Action.RETRY, False),
+            (Unusable(what="null instead of a vector", position=2), Action.SPLIT, True),
+        ],
+    )
+    def test_broken_contracts(self, unusable: Unusable, action: Action, of_text: bool) -> None:
+        """A broken contract is repeated when cut, split when one text is at fault, else final."""
+        verdict = classify(unusable, ALIVE)
+        assert (verdict.action, verdict.fault.error) == (action, BadReply)
+        assert (verdict.fault.position, verdict.fault.of_text) == (unusable.position, of_text)
+        assert unusable.what in verdict.fault.what
+
+    @given(
+        st.integers(100, 999),
+        st.one_of(st.binary(max_size=80), st.recursive(WORDS, _objects, max_leaves=8)),
+        st.dictionaries(
+            st.sampled_from(["retry-after", "retry-after-ms", "location"]), st.text(max_size=30), max_size=2
+        ),
+        st.booleans(),
+    )
+    def test_any_reply_has_a_verdict(
+        self, status: int, body: object, headers: dict[str, str], same: bool
+    ) -> None:
+        """No reply, however strange, is without a verdict."""
+        encoded = body if isinstance(body, bytes) else json.dumps(body).encode()
+        verdict = classify(reply(status, encoded, headers), Context(same=same))
+        assert issubclass(verdict.fault.error, RequestError)
+        assert len(verdict.fault.words) <= 300
+
+
+class TestWordsOfServers:
+    """What a server tells in words is used."""
+
+    @pytest.mark.parametrize(
+        ("failure", "tokens", "limit"),
+        [
+            (scripted(Answer.too_large(600, 512)), 600, 512),
+            (scripted(Answer.exceed_context(700, 512)), 700, 512),
+            (says(400, "too long", "exceed_context_size_error"), None, None),
+            (says(400, "no", "exceed_context_size_error", n_prompt_tokens="700", n_ctx=None), None, None),
+        ],
+    )
+    def test_tokens_and_limit(self, failure: Reply, tokens: int | None, limit: int | None) -> None:
+        """Where the server tells a text's tokens and its limit, the error has both, and the cure."""
+        fault = classify(failure, NEW).fault
+        assert (fault.tokens, fault.limit, fault.of_text) == (tokens, limit, True)
+        if tokens:
+            assert f"the text has {tokens} tokens and the server takes {limit}" in fault.what
+            assert "-c, -b and -ub" in fault.cure
+
+    @pytest.mark.parametrize("status", [400, 413, 422])
+    @pytest.mark.parametrize(
+        ("message", "cap"),
+        [
+            ("batch size 64 > maximum allowed batch size 32", 32),
+            ("Value error, batch size is invalid, it should not be larger than 10.: input.contents", 10),
+            ("The number of inputs must not exceed 64", 64),
+            ("input array may not exceed 2048 items", 2048),
+            ("invalid request: total number of texts must be at most 96 - received 100", 96),
+            ("'input' list must have less than or equal to 128 items", 128),
+            ("max batch size is 25", 25),
+            ("Too many documents: up to 50 are allowed", 50),
+            ("batch of at most 0", None),
+            ("batch of at most 99999999", None),
+            ("the batch is broken", None),
+            ("temperature must be at most 2", None),
+            ("", None),
+        ],
+    )
+    def test_batch_cap(self, message: str, cap: int | None, status: int) -> None:
+        """The most texts that a server takes are read from its refusal."""
+        fault = classify(reply(status, {"error": message, "error_type": "Validation"}), ALIVE).fault
+        assert fault.max_texts == cap
+
+    @pytest.mark.parametrize(
+        "message",
+        [
+            "the number of tokens in each of the texts must be at most 512 tokens",
+            "input array items must not exceed 4000 characters",
+        ],
+    )
+    def test_a_limit_of_tokens_is_no_batch_cap(self, message: str) -> None:
+        """A limit in tokens or characters is not taken for one in texts."""
+        assert classify(says(400, message), ALIVE).fault.max_texts is None
+
+    @pytest.mark.parametrize(
+        ("body", "words"),
+        [
+            ({"error": {"message": "no  luck\n today", "type": "x"}}, "no luck today"),
+            ({"error": "model not found"}, "model not found"),
+            ({"message": "batch too long", "code": 422, "type": "Validation"}, "batch too long"),
+            ({"object": "error", "message": "vLLM's way"}, "vLLM's way"),
+            (
+                {"detail": [{"loc": ["body", "input"], "msg": "Field required", "input": "SECRET"}]},
+                "Field required",
+            ),
+            ({"detail": "Not Found"}, "Not Found"),
+            ({"error": {"message": None}}, ""),
+            ({"error": None}, ""),
+            ({"error": 5}, ""),
+            ([], ""),
+            (b"<html>Bad Gateway</html>", ""),
+            (b"", ""),
+            ({"error": {"message": "x" * 1000}}, "x" * 299 + "…"),
+        ],
+    )
+    def test_message_in_every_shape(self, body: object, words: str) -> None:
+        """The message is found in each server's shape of error, in one line, 300 characters at most."""
+        assert classify(reply(502, body), ALIVE).fault.words == words
+
+
+class TestRetryAfter:
+    """What a server asks for is understood, within reason."""
+
+    NOW = 1_800_000_000.0
+
+    @pytest.mark.parametrize(
+        ("headers", "seconds"),
+        [
+            ({}, None),
+            ({"retry-after": "0"}, 0),
+            ({"retry-after": "2"}, 2),
+            ({"retry-after": " 2 "}, 2),
+            ({"retry-after": "1.5"}, 1.5),
+            ({"retry-after": "86400"}, 86_400),
+            ({"retry-after-ms": "1500"}, 1.5),
+            ({"retry-after-ms": "250", "retry-after": "1"}, 0.25),
+            ({"retry-after-ms": "soon", "retry-after": "3"}, 3),
+            ({"retry-after": email.utils.formatdate(NOW + 30, usegmt=True)}, 30),
+            ({"retry-after": email.utils.formatdate(NOW - 30, usegmt=True)}, 0),
+            # absurd
+            ({"retry-after": ""}, None),
+            ({"retry-after": "soon"}, None),
+            ({"retry-after": "-1"}, None),
+            ({"retry-after": "nan"}, None),
+            ({"retry-after": "inf"}, None),
+            ({"retry-after": "1e999"}, None),
+            ({"retry-after": "9" * 5000}, None),
+            ({"retry-after": "86401"}, None),
+            ({"retry-after-ms": "-5"}, None),
+            ({"retry-after": email.utils.formatdate(NOW + 86_500, usegmt=True)}, None),
+            ({"retry-after": "Mon, 01 Jan 99999 00:00:00 GMT"}, None),
+            ({"retry-after": "Mon, 01 Jan 2024 00:00:00 +99999999999"}, None),
+            ({"retry-after": "Mon, 32 Jan 2024 25:61:61 GMT"}, None),
+        ],
+    )
+    def test_forms(self, headers: dict[str, str], seconds: float | None) -> None:
+        """Seconds, milliseconds and dates are understood; what is absurd is ignored."""
+        assert retry_after(headers, now=lambda: self.NOW) == seconds
+
+    def test_is_on_the_fault(self) -> None:
+        """The verdict carries it, whatever the status."""
+        assert classify(reply(429, b"", {"retry-after": "7"}), NEW).fault.retry_after == 7
+        assert classify(reply(503, b"", {"retry-after-ms": "7"}), NEW).fault.retry_after == 0.007
+
+    @given(st.dictionaries(st.sampled_from(["retry-after", "retry-after-ms"]), st.text()))
+    def test_never_raises(self, headers: dict[str, str]) -> None:
+        """Whatever stands there is a number of seconds up to a day, or nothing."""
+        seconds = retry_after(headers)
+        assert seconds is None or 0 <= seconds <= 86_400
+
+
+class TestDelay:
+    """A pause is bounded, random, and never shorter than asked for."""
+
+    def test_doubles(self) -> None:
+        """Without jitter the pauses are exactly base times 1, 2, 4."""
+        policy = RetryPolicy(base=1, jitter=False)
+        assert [delay(policy, Action.RETRY, repeat, None) for repeat in (1, 2, 3)] == [1, 2, 4]
+
+    def test_throttled_pauses_are_longer(self) -> None:
+        """After 429 the first pause is `throttled_base`."""
+        policy = RetryPolicy(base=0.05, throttled_base=3, multiplier=10, cap=100, jitter=False)
+        assert [delay(policy, Action.THROTTLE, repeat, None) for repeat in (1, 2, 3)] == [3, 30, 100]
+
+    def test_jitter_is_full(self) -> None:
+        """With jitter a pause is anything from 0 to the computed one."""
+        policy = RetryPolicy(base=8)
+        assert [delay(policy, Action.RETRY, 1, None, lambda at=at: at) for at in (0, 0.25, 1)] == [0, 2, 8]
+
+    def test_what_the_server_asks_replaces_it(self) -> None:
+        """A Retry-After is waited for in full, and at most a tenth longer; without jitter exactly."""
+        policy = RetryPolicy(base=50)
+        assert [delay(policy, Action.RETRY, 9, 10, lambda at=at: at) for at in (0, 1)] == [10, 11]
+        assert delay(RetryPolicy(jitter=False), Action.THROTTLE, 1, 10) == 10
+        assert delay(policy, Action.THROTTLE, 1, 0) == 0
+
+    @given(
+        st.builds(
+            RetryPolicy,
+            attempts=st.integers(1, 10**6),
+            base=st.floats(0, 1e300),
+            throttled_base=st.floats(0, 1e300),
+            multiplier=st.one_of(st.floats(1, 1e300), st.integers(1, 10**18)),
+            cap=st.floats(0, 1e300),
+            jitter=st.booleans(),
+        ),
+        st.sampled_from([Action.RETRY, Action.THROTTLE]),
+        st.integers(1, 10**6),
+        st.floats(0, 1),
+    )
+    def test_is_bounded(self, policy: RetryPolicy, action: Action, repeat: int, at: float) -> None:
+        """No policy and no number of repeats gives a pause above the cap, below 0, or no number."""
+        assert 0 <= delay(policy, action, repeat, None, lambda: at) <= policy.cap
+
+
+class TestScreen:
+    """A server's words are shown only where they repeat neither a text nor the key."""
+
+    TEXT = "The patient is called Kim and lives in Busan."
+    KEY = "sk-0123456789abcdef"
+
+    @pytest.mark.parametrize(
+        "words",
+        [
+            f"cannot embed '{TEXT}'",
+            "bad input: The patient is called...",
+            "…called Kim and…",
+            f"invalid key {KEY}",
+            "invalid key 0123456789ab***",
+        ],
+    )
+    def test_withholds_what_repeats_a_text_or_the_key(self, words: str) -> None:
+        """A message that quotes 12 characters or more of either is withheld whole."""
+        assert (
+            screened(words, [self.KEY, "other", self.TEXT])
+            == "(withheld: the message repeats a text or the key)"
+        )
+
+    def test_withholds_a_short_text(self) -> None:
+        """A text shorter than that is not to be repeated at all."""
+        assert "Kim" not in screened("cannot embed Kim", ["Kim"])
+
+    @pytest.mark.parametrize("words", ["Invalid API Key", "the patience of the server", "", "sk-"])
+    def test_shows_the_rest(self, words: str) -> None:
+        """Words that repeat nothing are shown as they are."""
+        assert screened(words, [self.KEY, self.TEXT, ""]) == words
+
+    @pytest.mark.parametrize(
+        "text",
+        [
+            "age 41\nweight 80\nHIV yes",
+            "Kim\tPark\tLee\tChoi\tHan",
+            "a  b  c  d  e  f  g",
+            "name:\u00a0Kim,\u00a0HIV\u00a0yes",
+        ],
+    )
+    def test_white_space_hides_nothing(self, text: str) -> None:
+        """A text that stands in the message with other white space is found too."""
+        words = classify(says(400, f"cannot embed {text}!"), NEW).fault.words
+        assert screened(words, [text]) != words
+
+    @pytest.mark.parametrize(
+        "quote", [repr, json.dumps, ascii, lambda text: json.dumps(text)[1:-1], str.lower]
+    )
+    @pytest.mark.parametrize(
+        "text", ["환자 이름은 김철수이고 부산에 산다", 'he said "no"\nand \\left\\', TEXT]
+    )
+    def test_quoting_hides_nothing(self, text: str, quote: Any) -> None:
+        """A text that the server escapes when it quotes it is found too."""
+        words = classify(says(400, f"cannot embed {quote(text)}!"), NEW).fault.words
+        assert screened(words, [text]) != words
+
+    @given(
+        st.text(st.characters(exclude_categories=["Cs"]), min_size=12),
+        st.text(max_size=20),
+        st.text(max_size=20),
+    )
+    def test_no_message_has_a_text(self, text: str, before: str, after: str) -> None:
+        """Whatever stands around it, a text of 12 characters or more does not get through."""
+        words = classify(reply(400, json.dumps({"error": before + text + after}).encode()), NEW).fault.words
+        shown = screened(words, [text])
+        assert not any(
+            run in shown for run in (text[at : at + 12] for at in range(len(text) - 11)) if run.strip()
+        )
+
+
+FAULT = Fault(
+    error=TextRefused, what="the text has 600 tokens and the server takes 512 (500)", cure="Split the text."
+)
+
+
+def _pickled(error: RequestError) -> Any:
+    return pickle.loads(pickle.dumps(error))  # noqa: S301 - our own bytes
+
+
+class TestErrors:
+    """An error says what, where, which text, after how many requests, and the cure; and carries it as data."""
+
+    @pytest.mark.parametrize(
+        ("failure", "index", "count", "message"),
+        [
+            (
+                Failure(fault=FAULT, attempts=3),
+                7,
+                100,
+                "the text has 600 tokens and the server takes 512 (500): http://h/v1, texts[7] of 100, "
+                "after 3 requests. Split the text.",
+            ),
+            (
+                Failure(fault=FAULT, attempts=1),
+                700,
+                None,
+                "the text has 600 tokens and the server takes 512 (500): http://h/v1, texts[700], "
+                "after 1 request. Split the text.",
+            ),
+            (
+                Failure(fault=FAULT, attempts=0),
+                None,
+                None,
+                "the text has 600 tokens and the server takes 512 (500): http://h/v1. Split the text.",
+            ),
+            (
+                Failure(
+                    fault=Fault(error=ServerRefused, what="no", cure="Ask.", words="we are closed"),
+                    attempts=2,
+                ),
+                0,
+                1,
+                'no: http://h/v1, texts[0] of 1, after 2 requests. The server says: "we are closed". Ask.',
+            ),
+        ],
+    )
+    def test_message(self, failure: Failure, index: int | None, count: int | None, message: str) -> None:
+        """The message has every part that is known, in one line."""
+        error = to_error(failure, server="http://h/v1", index=index, count=count)
+        assert type(error) is failure.fault.error
+        assert str(error) == message
+
+    @pytest.mark.parametrize("words", ["No.", "why?", "really!", "a …"])
+    def test_message_has_no_double_full_stop(self, words: str) -> None:
+        """The server's own punctuation does not pile up with ours."""
+        fault = Fault(error=ServerRefused, what="no", cure="Ask.", words=words)
+        message = str(
+            to_error(Failure(fault=fault, attempts=1), server="http://h/v1", index=None, count=None)
+        )
+        assert '.".' not in message
+
+    def test_carries_data(self) -> None:
+        """Status, index, attempts, Retry-After, tokens and limit are attributes."""
+        fault = Fault(
+            error=TextRefused, what="no", cure="Split.", status=500, retry_after=1.5, tokens=600, limit=512
+        )
+        error = to_error(Failure(fault=fault, attempts=2), server="http://h/v1", index=3, count=9)
+        assert (error.server, error.index, error.attempts, error.status) == ("http://h/v1", 3, 2, 500)
+        assert (error.retry_after, error.tokens, error.limit) == (1.5, 600, 512)
+
+    @pytest.mark.parametrize("again", [_pickled, copy.deepcopy, copy.copy])
+    @pytest.mark.parametrize("kind", [*RequestError.__subclasses__(), RequestError])
+    def test_survives_a_pickle(self, kind: type[RequestError], again: Any) -> None:
+        """An error comes out of a pickle or a copy with its message and all its attributes."""
+        fault = Fault(
+            error=kind, what="no", cure="Split.", status=500, retry_after=1.5, tokens=600, limit=512
+        )
+        error = to_error(Failure(fault=fault, attempts=2), server="http://h/v1", index=3, count=9)
+        other = to_error(Failure(fault=fault, attempts=1), server="http://h/v1", index=5, count=9)
+        error.failures = {3: error, 5: other}
+        error.completed = Completed([0], np.ones((1, 2), dtype=np.float32))
+        twin = again(error)
+        assert (type(twin), str(twin)) == (kind, str(error))
+        for name in ("server", "index", "status", "attempts", "retry_after", "tokens", "limit"):
+            assert getattr(twin, name) == getattr(error, name)
+        assert twin.completed.indexes == [0]
+        assert twin.completed.vectors.tolist() == [[1, 1]]
+        assert str(twin.failures[5]) == str(other)
+
+    def test_takes_new_attributes(self) -> None:
+        """Frameworks note things on the exceptions that pass through them."""
+        for kind in (InputError, UsageError, Overloaded, RequestError, BadReply):
+            error = kind("no")
+            error.event_added = True  # type: ignore[attr-defined]
+            assert str(error) == "no"
+
+    def test_tree_is_the_printed_one(self) -> None:
+        """The tree at the top of the module is the real one, standard bases included."""
+        printed: dict[str, tuple[str | None, str | None]] = {}
+        above: list[tuple[int, str]] = []
+        for line in (exceptions.__doc__ or "").splitlines():
+            if match := re.match(r"^( {4}[│├└─ ]*)(\w+)(?: +\((\w+)\))?(?:  |$)", line):
+                depth, name, base = len(match[1]), match[2], match[3]
+                while above and above[-1][0] >= depth:
+                    above.pop()
+                printed[name] = (above[-1][1] if above else None, base)
+                above.append((depth, name))
+        real: dict[str, tuple[str | None, str | None]] = {}
+        for name, kind in vars(exceptions).items():
+            if inspect.isclass(kind) and issubclass(kind, EmbedwireError):
+                bases = {base.__module__: base.__name__ for base in kind.__bases__}
+                standard = bases.get("builtins")
+                real[name] = (
+                    bases.get("embedwire.exceptions"),
+                    None if standard == "Exception" else standard,
+                )
+        assert printed == real
+        assert list(printed) == list(real)
+
+    def test_standard_bases_catch_them(self) -> None:
+        """Who catches ValueError, TimeoutError or ConnectionError catches ours."""
+        pairs = [
+            (InputError, ValueError),
+            (UsageError, RuntimeError),
+            (DeadlineExceeded, TimeoutError),
+            (RequestTimeout, TimeoutError),
+            (ConnectionFailed, ConnectionError),
+        ]
+        assert all(issubclass(own, standard) for own, standard in pairs)
