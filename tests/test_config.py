@@ -32,9 +32,6 @@ URL = "http://embedder.test:8080"
 KEY = "sk-never-to-be-seen"
 NAN, INF = float("nan"), float("inf")
 
-# looptime asks for the current loop before each sync test, and asyncio would make one that nobody closes.
-asyncio.set_event_loop(None)
-
 URL_CURE = "pass for example 'http://localhost:8080'"
 SECONDS_CURE = "must be a number of seconds above 0"
 

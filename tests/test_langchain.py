@@ -187,16 +187,13 @@ class TestIndexing:
         self, embeddings: EmbedwireEmbeddings, llama: str, corpus: list[str], truth: Truth
     ) -> None:
         """More documents than one of its batches get their vectors; of a second run only the change is sent."""
-        texts = sorted(set(corpus), key=len)[:120]
+        texts = sorted(dict.fromkeys(corpus), key=len)[:120]
         store, records = memory(embeddings), InMemoryRecordManager("test")
         records.create_schema()
 
-        def run(texts: list[str]) -> dict[str, int]:
-            return dict(
-                index(
-                    [Document(text) for text in texts], records, store, cleanup="full", key_encoder="sha256"
-                )
-            )
+        def run(texts: list[str]) -> Any:
+            documents = [Document(text) for text in texts]
+            return index(documents, records, store, cleanup="full", key_encoder="sha256")
 
         assert run(texts) == {"num_added": 120, "num_updated": 0, "num_skipped": 0, "num_deleted": 0}
         held = stored(store)
@@ -218,12 +215,9 @@ class TestIndexing:
         store, records = memory(embeddings), InMemoryRecordManager("test")
         await records.acreate_schema()
 
-        async def run(texts: list[str]) -> dict[str, int]:
-            return dict(
-                await aindex(
-                    [Document(text) for text in texts], records, store, cleanup="full", key_encoder="sha256"
-                )
-            )
+        async def run(texts: list[str]) -> Any:
+            documents = [Document(text) for text in texts]
+            return await aindex(documents, records, store, cleanup="full", key_encoder="sha256")
 
         assert (await run(sentences))["num_added"] == 23
         await embeddings.aclose()  # from here on a request would be an error
@@ -344,11 +338,11 @@ class TestCopies:
         )
         with closing(original):
             for _ in range(2):
-                with closing(copied(original)) as twin:
-                    assert twin._client._hold.settings == original._client._hold.settings
-                    truth.check(
-                        twin.embed_documents(sentences[:5]), llama, [f"d: {text}" for text in sentences[:5]]
-                    )
+                twin = copied(original)
+                assert twin._client._hold.settings == original._client._hold.settings
+                truth.check(
+                    twin.embed_documents(sentences[:5]), llama, [f"d: {text}" for text in sentences[:5]]
+                )
                 truth.check([original.embed_query("where")], llama, ["q: where"])
 
     def test_model_copy_with_an_update(self, llama: str, truth: Truth) -> None:
@@ -425,16 +419,16 @@ class TestArguments:
     )
     def test_wrong_arguments(self, argument: str, value: object) -> None:
         """A wrong value or an unknown keyword is a ValidationError that names it and never shows a key."""
-        arguments = {"base_url": NOBODY, "api_key": KEY, "headers": {"X": KEY}, argument: value}
+        arguments: dict[str, Any] = {"base_url": NOBODY, "api_key": KEY, "headers": {"X": KEY}}
         with pytest.raises(ValidationError, match=rf"\b{argument}\b") as failure:
-            EmbedwireEmbeddings(**arguments)
+            EmbedwireEmbeddings(**{**arguments, argument: value})
         assert KEY not in str(failure.value)
         assert KEY not in repr(failure.value)
 
     @pytest.mark.parametrize("wrong", [{"concurrency": 0}, {"api_key": f"{KEY}\n"}, {"batchsize": 5}])
     def test_wrong_arguments_as_data(self, wrong: dict[str, Any]) -> None:
         """What a web framework makes of a ValidationError shows no key either."""
-        arguments = {"base_url": NOBODY, "api_key": KEY, "headers": {"X": KEY}, **wrong}
+        arguments: dict[str, Any] = {"base_url": NOBODY, "api_key": KEY, "headers": {"X": KEY}, **wrong}
         with pytest.raises(ValidationError) as failure:
             EmbedwireEmbeddings(**arguments)
         assert KEY not in str(failure.value.errors())

@@ -1,7 +1,6 @@
 """The README: its code runs, and its tables are complete."""
 
 import inspect
-import os
 import re
 import subprocess
 import sys
@@ -9,7 +8,6 @@ from pathlib import Path
 
 import embedwire
 from embedwire import EmbeddingClient, Timeouts
-from tests.servers import llamacpp
 
 README = Path(__file__).parents[1] / "README.md"
 URL = "http://localhost:8080"
@@ -18,17 +16,15 @@ EXTRAS_WARN = (
 )
 
 
-def test_every_block_runs(tmp_path: Path) -> None:
+def test_every_block_runs(tmp_path: Path, llama: str) -> None:
     """All Python of the README runs from top to bottom against a real llama.cpp, without a warning."""
     script = tmp_path / "README.py"
-    with llamacpp(slots=1) as url:
-        script.write_text(python(README.read_text("utf-8")).replace(URL, url), "utf-8")
-        ran = subprocess.run(
-            [sys.executable, "-X", "dev", "-W", "error", "-W", EXTRAS_WARN, script],
-            capture_output=True,
-            text=True,
-            env={**os.environ, "PYTHONASYNCIODEBUG": ""},
-        )
+    script.write_text(python(README.read_text("utf-8")).replace(URL, llama), "utf-8")
+    ran = subprocess.run(
+        [sys.executable, "-X", "dev", "-X", "utf8", "-W", "error", "-W", EXTRAS_WARN, script],
+        capture_output=True,
+        encoding="utf-8",
+    )
     assert ran.returncode == 0, ran.stderr
     assert complaints(ran.stderr) == ""
     assert ran.stdout.splitlines().count("Seoul is the capital of Korea.") == 2

@@ -574,7 +574,7 @@ def test_the_start_screen_says_what_to_do_next() -> None:
     with process("--api-key", "open sesame") as (_, url, said):
         assert re.fullmatch(r"http://127\.0\.0\.1:\d+", url)
         assert f"universal-sentence-encoder-multilingual-3 (512 dimensions) at {url}\n" in said
-        assert f'EmbedwireEmbeddings("{url}", api_key="...")' in said
+        assert f'EmbedwireEmbeddings(base_url="{url}", api_key="...")' in said
         assert re.search(r"Ready in \d+\.\d s\.", said)
         assert "open sesame" not in said
         assert "Warning" not in said

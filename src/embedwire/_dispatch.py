@@ -349,9 +349,11 @@ class Dispatcher:
             parts = [wanted[at : at + size] for at in range(0, len(wanted), size)]
         unexplained = fault.status is not None and fault.position is None and fault.max_texts is None
         whole = Whole(refused_for_chars=fault.status == 413, parts=len(parts)) if unexplained else None
-        for part in reversed(parts):  # in front of all else: one failure is got to the bottom of before the next
+        for part in reversed(
+            parts
+        ):  # in front of all else: one failure is got to the bottom of before the next
             if part:
-                batch.lane.parts.appendleft(batch.part(part, whole))
+                batch.lane.parts.appendleft(batch.part(part, whole, bisecting=not fault.of_text))
 
     def _learn_size(self, batch: Batch) -> None:
         """Where all parts of a refused batch were taken, what it was refused for was its size."""

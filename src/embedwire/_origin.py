@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+
 from embedwire._config import Target
 from embedwire._dispatch import Dispatcher
 from embedwire._limits import learned
@@ -17,6 +19,12 @@ class Origin:
         self.transport = AiohttpTransport(target)
         self.sender = Sender(target, self.transport, self.learned)
         self.dispatcher = Dispatcher(target.base_url, self.sender.embed, self.sender.learn, self.learned)
+
+    def abandon(self) -> None:
+        """Closes every connection without waiting, on the loop or after its end."""
+        with contextlib.suppress(RuntimeError):  # the loop is over, and its tasks with it
+            self.sender.abandon()
+        self.transport.abandon()
 
     async def close(self) -> None:
         """Closes every connection; requests on their way are cancelled first."""
@@ -52,7 +60,7 @@ class Origins:
         if users > 1:
             self._used[target] = (origin, users - 1)
         else:
-            origin.transport.abandon()
+            origin.abandon()
 
     async def close(self) -> None:
         """Closes everything, whoever uses it."""

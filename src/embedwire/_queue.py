@@ -132,11 +132,13 @@ class Trail:
         sent: Requests sent for them.
         timeouts: How many of those ran into a timeout.
         last_failure: Hash of the last failing reply.
+        bisecting: They were part of a larger request that failed like that, and the text at fault is searched for.
     """
 
     sent: int = 0
     timeouts: int = 0
     last_failure: int | None = None
+    bisecting: bool = False
 
 
 @dataclass(eq=False, slots=True)
@@ -166,9 +168,9 @@ class Batch:
         self.live += 1
         item.batch = self
 
-    def part(self, items: list[Item], whole: Whole | None) -> Batch:
+    def part(self, items: list[Item], whole: Whole | None, *, bisecting: bool) -> Batch:
         """A part of this batch, to be sent on its own, that remembers what happened so far."""
-        part = Batch(self.lane, [], trail=replace(self.trail), whole=whole)
+        part = Batch(self.lane, [], trail=replace(self.trail, bisecting=bisecting), whole=whole)
         for item in items:
             part.add(item)
         return part

@@ -44,7 +44,7 @@ class Action(enum.Enum):
 class Break(enum.Enum):
     """How a request ended without a reply."""
 
-    NAME = "its name cannot be looked up"
+    NAME = "the host's name cannot be looked up"
     REFUSED = "no connection could be made"
     CONNECT_TIMEOUT = "no connection within the connect timeout"
     TLS = "the TLS handshake failed"

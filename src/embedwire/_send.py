@@ -7,7 +7,7 @@ import logging
 import random
 from collections.abc import Callable
 from dataclasses import replace
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from embedwire import _wire
 from embedwire._config import Form, RetryPolicy, Secret, Target, Timeouts
@@ -157,10 +157,14 @@ class Sender:
 
     async def close(self) -> None:
         """Ends the questions that are still open."""
-        tasks = [task for task in (self._poller, self._asking) if task is not None]
+        await asyncio.gather(*self.abandon(), return_exceptions=True)
+
+    def abandon(self) -> list[asyncio.Task[Any]]:
+        """Ends the questions that are still open, without waiting for their end."""
+        tasks = [task for task in (self._poller, self._asking) if task is not None and not task.done()]
         for task in tasks:
             task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        return tasks
 
     async def _ask_model(self, timeouts: Timeouts, retry: RetryPolicy) -> str | None:
         try:
@@ -256,8 +260,9 @@ class Sender:
         fault, action = verdict.fault, verdict.action
         if fault.error is RequestTimeout:
             trail.timeouts += 1
-            if action is Action.SPLIT and len(texts) <= 1:  # it cannot be smaller
-                action = Action.RETRY
+        passing = fault.error is RequestTimeout or (fault.error is ServerUnavailable and not trail.bisecting)
+        if action is Action.SPLIT and len(texts) <= 1 and passing:  # it cannot be smaller, but it may pass
+            action = Action.RETRY
         return Verdict(action=action, fault=replace(fault, words=screened(fault.words, [self._key, *texts])))
 
     async def _until_ready(self, fault: Fault, patience: float, until: Until, trail: Trail) -> None:

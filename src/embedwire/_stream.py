@@ -41,7 +41,7 @@ class Failures:
 
     def rest(self, error: RequestError) -> Iterator[Piece]:
         """The vectors around the texts that failed; raises where the failure is not the texts' own."""
-        if not self._skip or error.failures is None or error.completed is None:
+        if not self._skip or not error.failures or error.completed is None:
             raise error
         self.by_index.update(error.failures)
         indexes, vectors = error.completed.indexes, error.completed.vectors

@@ -290,7 +290,7 @@ def _cause(error: BaseException, *, answered: bool) -> tuple[Break, str]:
     if isinstance(error, (aiohttp.ClientSSLError, ssl.SSLError)):
         return Break.TLS, type(error.__cause__ or error).__name__
     if isinstance(error, aiohttp.ClientConnectorError):
-        return Break.REFUSED, error.os_error.strerror or ""
+        return Break.REFUSED, os.strerror(error.os_error.errno) if error.os_error.errno else ""
     if isinstance(error, (aiohttp.ClientResponseError, aiohttp.InvalidURL)):
         return Break.NOT_HTTP, ""
     if isinstance(error, aiohttp.ClientPayloadError):

@@ -86,7 +86,8 @@ class RequestError(EmbedwireError):
         tokens: Tokens in the refused text, where the server told.
         limit: The server's limit it went over, where the server told.
         completed: What the call had done before it failed; nothing that was computed is lost.
-        failures: Every text's own error, by index, when several texts failed for reasons of their own.
+        failures: The error of each text that failed for a reason of its own, by index; empty where the failure
+            was the whole call's.
     """
 
     server: str = ""
@@ -97,7 +98,11 @@ class RequestError(EmbedwireError):
     tokens: int | None = None
     limit: int | None = None
     completed: Completed | None = None
-    failures: dict[int, RequestError] | None = None
+    failures: dict[int, RequestError]
+
+    def __init__(self, *args: object) -> None:
+        super().__init__(*args)
+        self.failures = {}
 
 
 class DeadlineExceeded(RequestError, TimeoutError):

@@ -86,8 +86,10 @@ class EmbedwireEmbedding(BaseEmbedding):
     api_key: SkipValidation[SecretStr | Callable[[], str] | None] = Field(
         default=None, frozen=True, exclude=True, repr=False
     )
-    batch_size: SkipValidation[int | BatchLimits | Literal["auto"]] = Field("auto", frozen=True, exclude=True)
-    concurrency: SkipValidation[int | Literal["auto"]] = Field("auto", frozen=True, exclude=True)
+    batch_size: SkipValidation[int | BatchLimits | Literal["auto"]] = Field(
+        default="auto", frozen=True, exclude=True
+    )
+    concurrency: SkipValidation[int | Literal["auto"]] = Field(default="auto", frozen=True, exclude=True)
     timeout: SkipValidation[float | Timeouts | None] = Field(default=Timeouts(), frozen=True, exclude=True)
     deadline: SkipValidation[float | None] = Field(default=None, frozen=True, exclude=True)
     max_retries: SkipValidation[int | RetryPolicy] = Field(default=2, frozen=True, exclude=True)

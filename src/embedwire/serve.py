@@ -441,7 +441,7 @@ def _introduce(say: Callable[[str], object], host: str, port: int, api_key: str 
         say(f"Warning: {host} lets the network in and no API key is asked for. Set EMBEDWIRE_API_KEY.")
     url, key = f"http://{name}:{port}", "" if api_key is None else ', api_key="..."'
     say(f"embedwire serves {MODEL} ({DIMENSIONS} dimensions) at {url}")
-    say(f'Use it with EmbedwireEmbeddings("{url}"{key}); stop it with Ctrl+C. Loading the model ...')
+    say(f'Use it with EmbedwireEmbeddings(base_url="{url}"{key}); stop it with Ctrl+C. Loading the model ...')
 
 
 def _as_seen_by_clients(host: str) -> tuple[str, bool]:
