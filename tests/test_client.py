@@ -257,7 +257,8 @@ class TestEmbedding:
         self, encoding: str, open_doors: Open, server: EmbeddingServer
     ) -> None:
         """Vectors are the same to the last bit in either encoding; the chosen one is asked for."""
-        doors = open_doors(encoding=encoding, concurrency=1)
+        doors = open_doors(encoding=encoding)
+        await doors.wait_ready(10)
         assert right(await doors.embed(TEXTS), TEXTS)
         asked = {request.json["encoding_format"] for request in server.requests if request.embeds}
         assert asked == ({"float", "base64"} if encoding == "auto" else {encoding})
@@ -273,8 +274,8 @@ class TestEmbedding:
             return None
 
         server.script = script
-        doors = open_doors(encoding="auto", concurrency=1)
-        assert right(await doors.embed(TEXTS), TEXTS)
+        doors = open_doors(encoding="auto")
+        assert (await doors.wait_ready(10)).base64 is False
         assert right(await doors.embed(TEXTS), TEXTS)
         asked = [request.json["encoding_format"] for request in server.requests if request.embeds]
         assert asked.count("base64") == 1
@@ -341,12 +342,25 @@ class TestUnreachable:
         with pytest.raises((ConnectionFailed, InputError), match="name"):
             await EmbeddingClient(f"http://{host}:8080", model="m", max_retries=0).embed(["a"])
 
-    async def test_https_to_an_http_server(self, here: EmbeddingServer) -> None:
-        """https to a server that speaks http is told to be so."""
-        url = here.url.replace("http:", "https:")
+    async def test_https_to_an_http_server(self) -> None:
+        """A client that speaks https to a server that speaks http is told so, at once."""
+
+        async def refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            await reader.read(1)
+            writer.write(b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n")
+            await reader.read(-1)
+            writer.close()
+            left.set()
+
+        left = asyncio.Event()
+        listener = await asyncio.start_server(refuse, "127.0.0.1", 0)
+        url = f"https://127.0.0.1:{listener.sockets[0].getsockname()[1]}"
         async with EmbeddingClient(url, model="m") as client:
-            with pytest.raises(ConnectionFailed, match="TLS.*http against https"):
+            with pytest.raises(ConnectionFailed, match=r"TLS.*after 1 request.*http against https"):
                 await client.embed(["a"])
+        await left.wait()
+        listener.close()
+        await listener.wait_closed()
 
     @simulated
     async def test_deadline(self, here: EmbeddingServer) -> None:
@@ -367,7 +381,7 @@ class TestUnreachable:
         with server.hold():
             first = asyncio.ensure_future(client.aembed(TEXTS))
             await server.wait_for(lambda: server.in_flight == 1)
-            with pytest.raises(Overloaded, match="23 texts wait.*23 more.*max_queued=30"):
+            with pytest.raises(Overloaded, match=r"23 texts wait.*23 more.*max_queued=30"):
                 await client.aembed([text + "!" for text in TEXTS])
         assert right(await first, TEXTS)
         await client.aclose()
@@ -434,19 +448,27 @@ class TestStream:
         assert len(server.batches) <= 4
         await client.aclose()
 
-    async def test_gives_up_when_left(self, server: EmbeddingServer) -> None:
+    @pytest.mark.parametrize("kind", ["async", "sync"])
+    async def test_gives_up_when_left(self, kind: str, server: EmbeddingServer) -> None:
         """Leaving a stream cancels what is on its way, and sends nothing more."""
+        never = Gate()
+        server.script = lambda request: (
+            Answer.hold(never) if request.texts in (["text 1"], ["text 2"]) else None
+        )
         client = shared(server, batch_size=1, concurrency=3)
-        stream = client.astream(TEXTS)
-        await anext(stream)
-        with server.hold():
-            await server.wait_for(lambda: server.in_flight >= 1)
+        if kind == "async":
+            stream = client.astream(TEXTS)
+            assert (await anext(stream))[0] == 0
+            await server.wait_for(lambda: server.in_flight == 2)
             await stream.aclose()
-            await server.wait_for(lambda: server.in_flight == 0)
-        assert len(server.aborted) >= 1
-        sent = len(server.batches)
+        else:
+            pieces = client.stream(TEXTS)
+            assert (await asyncio.to_thread(next, pieces))[0] == 0
+            await server.wait_for(lambda: server.in_flight == 2)
+            pieces.close()
+        await server.wait_for(lambda: len(server.aborted) == 2)
         await client.aembed_query("last")
-        assert server.batches[sent:] == [["last"]]
+        assert sorted(server.batches) == [["last"], *([text] for text in TEXTS[:3])]
         await client.aclose()
 
     @pytest.mark.parametrize("bad", [5, None, "\ud800"])
@@ -608,36 +630,6 @@ class TestLoops:
         with shared(server) as client:
             assert right(client.embed(TEXTS), TEXTS)
 
-    def test_a_sync_method_on_the_loop_thread_is_told(self, server: EmbeddingServer) -> None:
-        """On embedwire's own loop thread, where it would wait for ever, a sync method is a UsageError."""
-        inner: list[SharedEmbeddingClient] = []
-
-        def key() -> str:  # is called on the loop thread
-            inner[0].embed_query("inside")
-            return KEY
-
-        with shared(server) as one, shared(server, api_key=key) as other:
-            inner.append(one)
-            one.embed_query("before")
-            with pytest.raises(UsageError, match="its async twin"):
-                other.embed_query("a")
-            assert is_vector_of(one.embed_query("after"), "after")
-
-    def test_a_sync_method_on_the_loop_thread_is_told_at_the_first_call(
-        self, server: EmbeddingServer
-    ) -> None:
-        """It is told so to a client that was never used before, too."""
-        inner: list[SharedEmbeddingClient] = []
-
-        def key() -> str:
-            inner[0].embed_query("inside")
-            return KEY
-
-        with shared(server) as one, shared(server, api_key=key) as other:
-            inner.append(one)
-            with pytest.raises(UsageError, match="its async twin"):
-                other.embed_query("a")
-
     async def test_a_cancelled_call_is_not_sent(self, open_doors: Open, server: EmbeddingServer) -> None:
         """A cancelled call's waiting texts vanish, and its request on its way is dropped at the server."""
         doors = open_doors(concurrency=1)
@@ -744,12 +736,14 @@ class TestEnd:
         server.wait(lambda: server.open_connections == 0)
 
 
+def _pickled(client: SharedEmbeddingClient) -> Any:
+    return pickle.loads(pickle.dumps(client))
+
+
 class TestCopies:
     """A client goes through a pickle and a copy; a key from the environment does not."""
 
-    @pytest.mark.parametrize(
-        "again", [lambda client: pickle.loads(pickle.dumps(client)), copy.deepcopy, copy.copy]
-    )
+    @pytest.mark.parametrize("again", [_pickled, copy.deepcopy, copy.copy])
     @pytest.mark.parametrize("used", [False, True])
     def test_a_copy_works(self, again: Any, used: bool, server: EmbeddingServer) -> None:
         """A copy embeds as its original does, with its key, prompts and policies; each closes by itself."""
@@ -787,9 +781,12 @@ class TestCopies:
 
 
 PRELUDE = """
-    import asyncio, gc, os, sys, threading
+    import asyncio, gc, logging, os, sys, threading
     from embedwire import EmbeddingClient, SharedEmbeddingClient, UsageError
     from embedwire.testing import is_vector_of
+
+    # Debug mode reports steps of over 0.1 s; on a busy machine any step may be one.
+    logging.getLogger("asyncio").addFilter(lambda record: not record.msg.startswith("Executing "))
 
     def right(rows, texts):
         return len(rows) == len(texts) and all(map(is_vector_of, rows, texts))
@@ -852,6 +849,8 @@ class TestProcesses:
             "make(); make().embed_query('a'); make(EmbeddingClient)",
             "client = make(EmbeddingClient); asyncio.run(client.embed(texts('a')))",
             "client = make(EmbeddingClient); asyncio.run(client.embed(texts('a'))); del client; gc.collect()",
+            "os.client = make(EmbeddingClient); asyncio.run(os.client.embed(texts('a')))",  # in another module
+            "os.client = make(); os.client.embed(texts('a'))",
             """
             async def main():
                 client = make(EmbeddingClient)
@@ -875,22 +874,23 @@ class TestProcesses:
         finish(script(server, code))
         server.wait(lambda: server.open_connections == 0)
 
-    def test_exits_with_requests_in_flight(self, script: Script, server: EmbeddingServer) -> None:
+    def test_exits_with_requests_in_flight(
+        self, script: Script, server: EmbeddingServer, tmp_path: Path
+    ) -> None:
         """A process whose main thread ends does not wait for requests of its daemon threads, nor complain."""
+        code = """
+            import time
+
+            client = make(concurrency=2)
+            for who in "ab":
+                threading.Thread(target=client.embed, args=(texts(who),), daemon=True).start()
+            while not os.path.exists("leave"):
+                time.sleep(0.01)
+            """
         with server.hold():
-            process = script(
-                server,
-                """
-                client = make(concurrency=2)
-                for who in "ab":
-                    threading.Thread(target=client.embed, args=(texts(who),), daemon=True).start()
-                sys.stdin.readline()
-                """.replace(
-                    "sys.stdin.readline()", "import time\nwhile not os.path.exists('go'): time.sleep(0.01)"
-                ).replace("\nwhile", "\n                while"),
-            )
+            process = script(server, code)
             server.wait(lambda: server.in_flight == 2, timeout=30)
-            Path(process.args[-2]).with_name("go").touch()  # type: ignore[index]
+            (tmp_path / "leave").touch()
             finish(process)
             server.wait(lambda: server.open_connections == 0)
 
@@ -919,6 +919,33 @@ class TestProcesses:
             [f"a {number}" for number in range(5)],
             [],
         )
+
+    @pytest.mark.parametrize("used", [True, False])
+    @pytest.mark.parametrize(
+        "call",
+        ["embed_query('inside')", "embed(['inside'])", "wait_ready(5)", "stream(['inside']).__next__()"],
+    )
+    def test_a_sync_method_on_the_loop_thread_is_told(
+        self, call: str, used: bool, script: Script, server: EmbeddingServer
+    ) -> None:
+        """On embedwire's own loop thread, where it would wait for ever, a sync method is a UsageError."""
+        code = f"""
+            def key():  # is called on the loop thread
+                inner.{call}
+                return "key"
+
+            inner, outer = make(), make(api_key=key)
+            if {used}:
+                inner.embed_query("before")
+            try:
+                outer.embed_query("a")
+            except UsageError as error:
+                assert "its async twin" in str(error)
+                print("told")
+            assert right([inner.embed_query("after")], ["after"])
+            """
+        assert finish(script(server, code), timeout=20) == "told\n"
+        assert ["inside"] not in server.batches
 
     @needs_fork
     @pytest.mark.parametrize("used", [True, False])

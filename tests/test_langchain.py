@@ -91,6 +91,7 @@ def stored(store: VectorStore) -> dict[str, list[float]]:
     if isinstance(store, InMemoryVectorStore):
         return {row["text"]: row["vector"] for row in store.store.values()}
     assert isinstance(store, FAISS)
+    assert isinstance(store.docstore, InMemoryDocstore)
     return {
         store.docstore._dict[id_].page_content: store.index.reconstruct(row).tolist()
         for row, id_ in store.index_to_docstore_id.items()

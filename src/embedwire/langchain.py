@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any, Literal
 
 try:
@@ -14,7 +13,7 @@ except ModuleNotFoundError as missing:
     ) from None
 
 from embedwire._client import MAX_QUEUED
-from embedwire._config import SSL, BatchLimits, Encoding, OnFull, Prompts, RetryPolicy, Timeouts
+from embedwire._config import SSL, ApiKey, BatchLimits, Encoding, OnFull, Prompts, RetryPolicy, Timeouts
 from embedwire._shared import SharedEmbeddingClient
 
 __all__ = ["EmbedwireEmbeddings"]
@@ -97,9 +96,7 @@ class EmbedwireEmbeddings(BaseModel, Embeddings):
 
     base_url: str
     model: str | None = None
-    api_key: SkipValidation[SecretStr | Callable[[], str] | None] = Field(
-        default=None, exclude=True, repr=False
-    )
+    api_key: SkipValidation[ApiKey | None] = Field(default=None, exclude=True, repr=False)
     batch_size: SkipValidation[int | BatchLimits | Literal["auto"]] = "auto"
     concurrency: SkipValidation[int | Literal["auto"]] = "auto"
     timeout: SkipValidation[float | Timeouts | None] = Timeouts()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pickle
-from collections.abc import Callable
 from typing import Any, Literal
 
 try:
@@ -18,6 +17,7 @@ except ModuleNotFoundError as missing:
 from embedwire._client import MAX_QUEUED
 from embedwire._config import (
     SSL,
+    ApiKey,
     BatchLimits,
     Encoding,
     OnFull,
@@ -83,9 +83,7 @@ class EmbedwireEmbedding(BaseEmbedding):
     normalize: SkipValidation[bool] = Field(default=False, frozen=True)
     prompts: SkipValidation[Prompts | str | None] = Field(default=None, frozen=True)
     embed_batch_size: int = Field(default=256, gt=0, le=2048)
-    api_key: SkipValidation[SecretStr | Callable[[], str] | None] = Field(
-        default=None, frozen=True, exclude=True, repr=False
-    )
+    api_key: SkipValidation[ApiKey | None] = Field(default=None, frozen=True, exclude=True, repr=False)
     batch_size: SkipValidation[int | BatchLimits | Literal["auto"]] = Field(
         default="auto", frozen=True, exclude=True
     )
