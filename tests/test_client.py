@@ -12,6 +12,7 @@ import subprocess
 import sys
 import textwrap
 import threading
+import traceback
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -387,6 +388,41 @@ class TestUnreachable:
         await client.aclose()
 
 
+class TestSecrets:
+    """What a server says is shown only where it repeats neither a text nor a secret."""
+
+    @pytest.mark.parametrize(
+        "arguments",
+        [
+            {"api_key": KEY},
+            {"api_key": lambda: KEY},
+            {"headers": {"X-Token": KEY}},
+            {"headers": {"Authorization": KEY}},
+        ],
+        ids=["key", "function", "header", "authorization"],
+    )
+    @pytest.mark.parametrize("status", [400, 401, 404, 502])
+    async def test_no_key_comes_back(
+        self, status: int, arguments: dict[str, Any], open_doors: Open, server: EmbeddingServer
+    ) -> None:
+        """A server that quotes the request's headers does not make an error show the key, however it was passed."""
+        server.script = lambda request: Answer.error(status, f"refused: {dict(request.headers)}")
+        with pytest.raises(RequestError) as failed:
+            await open_doors(max_retries=0, **arguments).embed_query("a text of some length")
+        assert KEY in server.requests[0].headers.get(
+            "x-token", server.requests[0].headers.get("authorization", "")
+        )
+        assert KEY not in "".join(traceback.format_exception(failed.value))
+
+    async def test_no_text_comes_back(self, open_doors: Open, server: EmbeddingServer) -> None:
+        """A server that quotes the texts does not make an error show one, the other texts of the batch included."""
+        secret = "The patient is called Kim"
+        server.script = lambda request: Answer.error(422, f"bad input: {request.texts}")
+        with pytest.raises(RequestError, match="withheld") as failed:
+            await open_doors(max_retries=0).embed([secret, secret + " and Park"])
+        assert secret[:12] not in "".join(traceback.format_exception(failed.value))
+
+
 class TestStream:
     """Texts of unknown number, in order, in bounded memory."""
 
@@ -630,11 +666,10 @@ class TestLoops:
         with shared(server) as client:
             assert right(client.embed(TEXTS), TEXTS)
 
+    @pytest.mark.parametrize("open_doors", ["own", "async"], indirect=True)
     async def test_a_cancelled_call_is_not_sent(self, open_doors: Open, server: EmbeddingServer) -> None:
         """A cancelled call's waiting texts vanish, and its request on its way is dropped at the server."""
         doors = open_doors(concurrency=1)
-        if isinstance(doors.client, SharedEmbeddingClient) and doors._kind == "sync":
-            pytest.skip("a thread cannot be cancelled")
         with server.hold():
             call = asyncio.ensure_future(doors.embed(TEXTS))
             await server.wait_for(lambda: server.in_flight == 1)

@@ -294,7 +294,7 @@ class TestAnywhere:
 
 def pickled(embeddings: EmbedwireEmbeddings) -> EmbedwireEmbeddings:
     """Through a pickle."""
-    again: EmbedwireEmbeddings = pickle.loads(pickle.dumps(embeddings))  # noqa: S301 - made here
+    again: EmbedwireEmbeddings = pickle.loads(pickle.dumps(embeddings))
     return again
 
 

@@ -8,6 +8,7 @@ import multiprocessing
 import pickle
 import subprocess
 import sys
+import threading
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import closing
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -234,6 +235,21 @@ def in_several_processes(test: Test) -> Test:
     return test
 
 
+@pytest.fixture
+def stuck_workers_die() -> Iterator[None]:
+    """Ends workers that hang, so that a broken fork is a failure: LlamaIndex would wait for them for ever."""
+
+    def end_them() -> None:
+        for worker in multiprocessing.active_children():
+            worker.kill()
+
+    timer = threading.Timer(60, end_them)
+    timer.start()
+    yield
+    timer.cancel()
+    timer.join()
+
+
 class TestPipeline:
     """`IngestionPipeline` gives each node its own vector, in every way that it runs."""
 
@@ -269,6 +285,7 @@ class TestPipeline:
             truth.check(vectors(nodes), llama, [f"passage: {text}" for text in sentences[:11]])
 
     @in_several_processes
+    @pytest.mark.usefixtures("stuck_workers_die")
     async def test_arun_in_forked_workers(
         self, prompted: EmbedwireEmbedding, llama: str, sentences: list[str], truth: Truth
     ) -> None:
@@ -488,7 +505,7 @@ class TestEvents:
 
 def pickled(embed_model: EmbedwireEmbedding) -> EmbedwireEmbedding:
     """Through a pickle."""
-    again: EmbedwireEmbedding = pickle.loads(pickle.dumps(embed_model))  # noqa: S301 - made here
+    again: EmbedwireEmbedding = pickle.loads(pickle.dumps(embed_model))
     return again
 
 

@@ -126,11 +126,11 @@ class TestModelNames:
         )
         assert (np.linalg.norm(queries - passages, axis=1) > 0.01).all()
 
-    async def test_prompts_do_the_same(self, llama: str, truth: Truth) -> None:
-        """A prompt is put before the text as it is, and the text stays as it is."""
+    async def test_prompts_go_before_the_texts(self, llama: str, truth: Truth) -> None:
+        """The prompts of a family of models are put before queries and documents."""
         async with EmbeddingClient(llama, prompts="e5") as client:
-            truth.check([await client.embed_query(" a\n text ")], llama, ["query:  a\n text "])
-            truth.check(await client.embed([" a\n text "]), llama, ["passage:  a\n text "])
+            truth.check([await client.embed_query("a text")], llama, ["query: a text"])
+            truth.check(await client.embed(["a text"]), llama, ["passage: a text"])
 
 
 @pytest.fixture(scope="module")

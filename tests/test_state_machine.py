@@ -191,12 +191,11 @@ class Calls(RuleBasedStateMachine):
         assert dispatcher.queued == 0
         assert dispatcher.in_flight == 0
         assert not dispatcher._calls
-        assert not dispatcher._lobby
+        assert not any(dispatcher._lobby.values())
         assert not engine._calls
-        for lane in dispatcher._turns:
+        for lane in dispatcher._lanes.values():
+            assert not lane.busy
             assert not lane.items
-            assert not lane.parts
-            assert lane.in_flight == 0
 
 
 class TestCalls(Calls.TestCase):  # type: ignore[name-defined, misc]

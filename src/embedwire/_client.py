@@ -8,6 +8,8 @@ from collections.abc import AsyncIterable, Iterable, Mapping
 from typing import TYPE_CHECKING, Literal
 
 from embedwire._config import (
+    CLOSED,
+    MAX_QUEUED,
     SSL,
     ApiKey,
     BatchLimits,
@@ -21,7 +23,7 @@ from embedwire._config import (
     settings,
 )
 from embedwire._limits import ServerInfo, learned
-from embedwire._prepare import check_kind, check_text, check_texts
+from embedwire._prepare import check_kind, check_text, check_texts, with_prompt
 from embedwire._stream import AsyncStream, OnError, check_source, no_vectors, stream_chunk, stream_window
 from embedwire.exceptions import UsageError
 
@@ -30,8 +32,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from embedwire._engine import Engine
-
-MAX_QUEUED = 1_000_000
 
 
 class EmbeddingClient:
@@ -119,6 +119,7 @@ class EmbeddingClient:
             on_full=on_full,
         )
         self._engine: Engine | None = None
+        self._finalizer: weakref.finalize[..., EmbeddingClient] | None = None  # lets go of the engine
         self._closed = False
 
     def __repr__(self) -> str:
@@ -233,33 +234,36 @@ class EmbeddingClient:
 
     async def close(self) -> None:
         """Closes the connections; calls under way end with `UsageError`. Closing twice is fine."""
-        self._closed = True
-        engine, self._engine = self._engine, None
-        if engine is not None:
-            if engine.here():
-                await engine.close()
-            else:
-                engine.abandon()
+        engine = self._engine
+        here = engine is None or engine.here()
+        self._closed, self._engine = True, None
+        if engine is not None and here:
+            await engine.close()
+        self._forget_engine()
 
     def _start(
         self, texts: list[str], kind: Kind, offset: int | None = None
     ) -> asyncio.Future[NDArray[np.float32]]:
         future: asyncio.Future[NDArray[np.float32]] = asyncio.get_running_loop().create_future()
-        self._attach().submit(texts, kind, future, offset)
+        self._attach().submit(with_prompt(texts, kind, self._settings.prompts), kind, future, offset)
         return future
 
     def _attach(self) -> Engine:
         """The engine on the running loop; a new one where the last one's loop is over."""
         if self._closed:
-            raise UsageError("this client was closed; make a new one")
+            raise UsageError(CLOSED)
         engine = self._engine
         if engine is None or not engine.here():
             from embedwire._engine import (
                 Engine,
             )  # aiohttp and numpy come with it, so not before they are needed
 
-            if engine is not None:
-                engine.abandon()
+            self._forget_engine()
             engine = self._engine = Engine(self._settings)
-            weakref.finalize(self, engine.abandon).atexit = False
+            self._finalizer = weakref.finalize(self, engine.abandon)
         return engine
+
+    def _forget_engine(self) -> None:
+        if self._finalizer is not None:
+            self._finalizer()
+            self._finalizer = None

@@ -32,6 +32,9 @@ SSL: TypeAlias = ssl_module.SSLContext | bool | str | None
 
 T = TypeVar("T")
 
+MAX_QUEUED = 1_000_000  # texts that wait at one server, by default
+CLOSED = "this client was closed; make a new one"
+
 
 class Secret:
     """A string that no repr, str or format shows. Equal to a secret of the same value."""
@@ -53,6 +56,17 @@ class Secret:
 
     def __hash__(self) -> int:
         return hash(self._value)
+
+
+def is_unicode(text: str) -> bool:
+    """Whether UTF-8 can carry a text: it has no lone surrogate."""
+    if text.isascii():
+        return True
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,9 +120,9 @@ class RetryPolicy:
         _check_int("max_retries.attempts", self.attempts, least=1)
         for name in ("base", "throttled_base", "cap", "retry_after_cap"):
             check_seconds(f"max_retries.{name}", getattr(self, name), zero=True, none=False)
-        if not _is_number(self.multiplier) or self.multiplier < 1:
+        if not _is_number(self.multiplier) or not 1 <= self.multiplier <= 100:
             raise InputError(
-                f"max_retries.multiplier must be a number of at least 1, not {self.multiplier!r}"
+                f"max_retries.multiplier must be a number from 1 to 100, not {self.multiplier!r}"
             )
 
 
@@ -145,8 +159,8 @@ class Prompts:
 
     def __post_init__(self) -> None:
         for name in ("query", "document"):
-            if not isinstance(getattr(self, name), str):
-                raise InputError(f"prompts.{name} must be a str; use '' for none")
+            if not isinstance(getattr(self, name), str) or not is_unicode(getattr(self, name)):
+                raise InputError(f"prompts.{name} must be a str of valid Unicode; use '' for none")
 
 
 PRESETS: Mapping[str, Prompts] = {
@@ -245,7 +259,7 @@ def settings(
     """
     if dimensions is not None:
         _check_int("dimensions", dimensions, least=1)
-    if model is not None and (not isinstance(model, str) or not model):
+    if model is not None and (not isinstance(model, str) or not model or not is_unicode(model)):
         raise InputError("model must be a non-empty str, or None for the model that the server serves")
     if encoding not in ("auto", "float", "base64"):
         raise InputError(f"encoding must be 'auto', 'float' or 'base64', not {encoding!r}")
@@ -258,6 +272,8 @@ def settings(
         raise InputError(
             "ssl must be an ssl.SSLContext, the path of a CA file, True, or False to verify nothing"
         )
+    if isinstance(ssl, str) and not os.path.isfile(ssl):
+        raise InputError("ssl names a CA file that does not exist; pass the path of a PEM file, or None")
     check_seconds("deadline", deadline)
     _check_int("max_queued", max_queued, least=1)
     return Settings(
@@ -373,6 +389,12 @@ def _api_key(key: object) -> Secret | Callable[[], str | SecretLike] | None:
     if key is None:
         return None
     if callable(key) and not isinstance(key, (str, SecretLike)):
+        try:
+            hash(key)
+        except TypeError:
+            raise InputError(
+                "api_key is a callable that cannot be hashed; pass a function or a method"
+            ) from None
         return key
     return check_key(key)
 

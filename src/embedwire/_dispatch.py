@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
-from collections import deque
+import contextlib
+from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import replace
 from functools import partial
@@ -20,11 +21,13 @@ from embedwire._limits import DEFAULT_CONCURRENCY, Learned, concurrency, least
 from embedwire._queue import Batch, Call, Future, Item, Lane, Whole
 from embedwire._retry import Action, Fault
 from embedwire._wire import Matrix
-from embedwire.exceptions import DeadlineExceeded, Overloaded, RequestError, ServerRefused
+from embedwire.exceptions import BadReply, DeadlineExceeded, Overloaded, RequestError, ServerRefused
 
 BULK_EVERY = 4  # after so many batches of queries in a row, one of the bulk that waits goes first
 LEARN_FROM = 50  # texts that must wait before it pays to ask the server what it is
 REFUSED_IN_A_ROW = 16  # texts refused alone, one after another: then it is the server, not the texts
+REFUSED_AT_FIRST = 4  # the same, before any text was accepted
+SLICE = 2000  # texts that enter the queue in one go: about 5 ms
 
 
 class Dispatcher:
@@ -49,12 +52,21 @@ class Dispatcher:
         self._learn = learn
         self._learned = learned
         self._lanes: dict[Form, Lane] = {}
-        self._turns: deque[Lane] = deque()
+        self._turns: OrderedDict[Lane, None] = OrderedDict()  # lanes with work
         self._calls: set[Call] = set()
-        self._lobby: deque[tuple[Call, int]] = deque()  # calls for which there is no room yet
+        # Calls for which there is no room yet, with their max_queued. Queries never wait behind documents.
+        self._lobby: dict[Kind, OrderedDict[Call, int]] = {"query": OrderedDict(), "document": OrderedDict()}
         self._batches: set[Batch] = set()
         self._queries_in_a_row = 0
-        self.queued = 0  # texts of admitted calls that are not finished
+        self._queued: dict[Kind, int] = {
+            "query": 0,
+            "document": 0,
+        }  # texts of admitted calls that are not finished
+
+    @property
+    def queued(self) -> int:
+        """Texts that wait or are on their way."""
+        return sum(self._queued.values())
 
     @property
     def in_flight(self) -> int:
@@ -90,18 +102,18 @@ class Dispatcher:
         Raises:
             Overloaded: There is no room, and ``on_full`` is ``"raise"``.
         """
-        full = not self._has_room(len(texts), max_queued)
+        full = bool(self._lobby[kind]) or not self._has_room(kind, len(texts), max_queued)
         if full and on_full == "raise":
             raise Overloaded(
-                f"{self.queued} texts wait for {self._server}, and {len(texts)} more would go over "
+                f"{self._queued[kind]} texts wait for {self._server}, and {len(texts)} more would go over "
                 f"max_queued={max_queued}. Send fewer at once, raise max_queued=, or pass on_full='wait'."
             )
         call = Call(self.lane(form), texts, kind, future, deadline, offset, normalize)
         self._calls.add(call)
         if deadline is not None:
             call.timer = asyncio.get_running_loop().call_at(deadline, self._expire, call)
-        if full or self._lobby:
-            self._lobby.append((call, max_queued))
+        if full:
+            self._lobby[kind][call] = max_queued
         else:
             self._admit(call)
             self._pump()
@@ -112,7 +124,6 @@ class Dispatcher:
         lane = self._lanes.get(form)
         if lane is None:
             lane = self._lanes[form] = Lane(form, self._learned)
-            self._turns.append(lane)
         return lane
 
     def drop(self, call: Call) -> None:
@@ -130,18 +141,27 @@ class Dispatcher:
         self._pump()
 
     async def settle(self) -> None:
-        """Waits until requests that were cancelled have let go of their connections."""
+        """Cancels what is on its way, and waits until it has let go of its connections."""
         tasks = [batch.task for batch in self._batches if batch.task is not None]
+        for task in tasks:
+            task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
     # Calls come and go.
 
-    def _has_room(self, texts: int, max_queued: int) -> bool:
-        return self.queued == 0 or self.queued + texts <= max_queued
+    def _has_room(self, kind: Kind, texts: int, max_queued: int) -> bool:
+        return self._queued[kind] == 0 or self._queued[kind] + texts <= max_queued
 
     def _admit(self, call: Call) -> None:
-        known = call.lane.items
-        for row, text in enumerate(call.texts):
+        self._queued[call.kind] += call.count
+        call.lane.calls[call.kind][call] = None
+        self._turns[call.lane] = None
+        self._enter(call)
+
+    def _enter(self, call: Call) -> None:
+        """Puts a call's next texts into the queue; a slice at a time, so that a million do not stop the loop."""
+        known, start = call.lane.items, len(call.items)
+        for row, text in enumerate(call.texts[start : start + SLICE], start):
             item = known.get(text)
             if item is None:
                 item = known[text] = Item(text)
@@ -149,27 +169,33 @@ class Dispatcher:
                 item.batch.live += 1
             item.owners.append((call, row))
             call.items.append(item)
-        self.queued += call.left
-        (call.lane.queries if call.kind == "query" else call.lane.bulk).append(call)
+        if len(call.items) < call.count:
+            asyncio.get_running_loop().call_soon(self._enter_more, call)
+
+    def _enter_more(self, call: Call) -> None:
+        if call in self._calls:
+            self._enter(call)
+            self._pump()
 
     def _admit_from_lobby(self) -> None:
-        while self._lobby:
-            call, max_queued = self._lobby[0]
-            if call in self._calls:
-                if not self._has_room(len(call.texts), max_queued):
-                    return
+        for kind, lobby in self._lobby.items():
+            while lobby:
+                call, max_queued = next(iter(lobby.items()))
+                if not self._has_room(kind, call.count, max_queued):
+                    break
+                del lobby[call]
                 self._admit(call)
-            self._lobby.popleft()
 
     def _leave(self, call: Call) -> None:
         self._calls.discard(call)
         if call.timer is not None:
             call.timer.cancel()
-        if call.items:
-            self.queued -= call.left
-        items, call.items, call.cursor = call.items, [], 0
-        for item in items:
-            if item.owners and any(owner is call for owner, _ in item.owners):
+        if self._lobby[call.kind].pop(call, None) is None:
+            self._queued[call.kind] -= call.left
+        call.lane.calls[call.kind].pop(call, None)
+        items, call.items, call.texts = call.items, [], []
+        for item in dict.fromkeys(items):
+            if item.owners:
                 item.owners = [pair for pair in item.owners if pair[0] is not call]
                 if not item.owners:
                     self._unwanted(item, call.lane)
@@ -188,36 +214,44 @@ class Dispatcher:
 
     def _finish(self, call: Call) -> None:
         """Every text of the call is done."""
-        self._leave(call)
-        if not call.failures:
-            _resolve(call.future, call.result())
-            return
-        errors = [(row, self._error(call, row, failure)) for row, failure in sorted(call.failures.items())]
-        error = errors[0][1]
-        error.failures = {call.index(row): one for row, one in errors}
-        error.completed = call.completed()
-        _resolve(call.future, error=error)
+        if call.failures:
+            self._conclude(call, None)
+        else:
+            self._leave(call)
+            try:
+                matrix = call.result()
+            except MemoryError as error:
+                _resolve(call.future, error=error)
+            else:
+                _resolve(call.future, matrix)
 
     def _abort(self, call: Call, row: int, failure: Failure) -> None:
-        """Ends a call at a failure that is not one text's own; what is done goes along with the error."""
+        """Ends a call at a failure that is not one text's own."""
         if call in self._calls:
-            self._leave(call)
-            error = self._error(call, row, failure)
+            self._conclude(call, self._error(call, row, failure))
+
+    def _conclude(self, call: Call, error: RequestError | None) -> None:
+        """Ends a call with an error, by default its first text's own; what was done goes along with it."""
+        self._leave(call)
+        own = {row: self._error(call, row, failure) for row, failure in sorted(call.failures.items())}
+        error = error or next(iter(own.values()))
+        error.failures = {call.index(row): one for row, one in own.items()}
+        with contextlib.suppress(MemoryError):  # the error counts more
             error.completed = call.completed()
-            _resolve(call.future, error=error)
+        _resolve(call.future, error=error)
 
     def _error(self, call: Call, row: int, failure: Failure) -> RequestError:
-        count = None if call.offset is not None else len(call.texts)
+        count = None if call.offset is not None else call.count
         return to_error(failure, server=self._server, index=call.index(row), count=count)
 
     def _expire(self, call: Call) -> None:
         fault = Fault(
             error=DeadlineExceeded,
-            what=f"the deadline passed with {call.left} of {len(call.texts)} texts left",
+            what=f"the deadline passed with {call.left} of {call.count} texts left",
             cure="Raise deadline=, or send less at once; what was done is in the error's `completed`.",
         )
         sent = max((item.batch.trail.sent for item in call.items if item.batch), default=0)
-        self._abort(call, call.done.find(0), Failure(fault=fault, attempts=sent))
+        self._abort(call, call.next_open(), Failure(fault=fault, attempts=sent))
         self._pump()
 
     # Batches form and come back.
@@ -243,11 +277,8 @@ class Dispatcher:
         )
 
     def _next(self, now: float) -> Batch | None:
-        for lane in self._turns:
-            while lane.parts:
-                part = lane.parts.popleft()
-                if part.live:
-                    return part
+        for lane in [lane for lane in self._turns if not lane.busy]:
+            del self._turns[lane]
         order: tuple[Kind, ...] = ("query", "document")
         if self._queries_in_a_row >= BULK_EVERY:
             order = ("document", "query")
@@ -256,20 +287,21 @@ class Dispatcher:
                 batch = lane.take(kind, now)
                 if batch is not None:
                     self._queries_in_a_row = self._queries_in_a_row + 1 if kind == "query" else 0
-                    self._turns.remove(lane)
-                    self._turns.append(lane)
+                    self._turns.move_to_end(lane)
                     return batch
         return None
 
     async def _run(self, batch: Batch) -> None:
         try:
             matrix = await self._send(batch)
+            self._deliver(batch, matrix)
         except Failed as failed:
             self._fail(batch, failed)
-        except Exception as error:  # from the user's own key function: no caller may wait for ever
-            self.end({call for item in batch.items for call, _ in item.owners}, error=error)
+        except (
+            Exception
+        ) as error:  # of the user's own key function, or no memory: no caller may wait for ever
+            self.end(_callers(batch), error=error)
         else:
-            self._deliver(batch, matrix)
             if self.queued >= LEARN_FROM:  # the slot is kept for the questions: they count as a request
                 await self._learn(batch.lane.form, batch.items[0].text, matrix[0])
 
@@ -282,7 +314,10 @@ class Dispatcher:
         self._pump()
 
     def _deliver(self, batch: Batch, matrix: Matrix) -> None:
-        lane = batch.lane
+        lane, width = batch.lane, matrix.shape[1]
+        for call in _callers(batch):
+            if not call.make_room(width):
+                self._abort(call, call.next_open(), _other_width(call, width, batch.trail.sent))
         lane.accepted, lane.refused, batch.live = True, 0, 0
         self._learn_size(batch)
         for item, vector in zip(batch.items, matrix, strict=True):
@@ -293,7 +328,7 @@ class Dispatcher:
                 self._count_down(call)
 
     def _count_down(self, call: Call) -> None:
-        self.queued -= 1
+        self._queued[call.kind] -= 1
         if not call.left:
             self._finish(call)
 
@@ -331,7 +366,7 @@ class Dispatcher:
         if fault.of_text:
             return False
         lane.refused += 1
-        return lane.refused >= (REFUSED_IN_A_ROW if lane.accepted else 2)
+        return lane.refused >= (REFUSED_IN_A_ROW if lane.accepted else REFUSED_AT_FIRST)
 
     def _split(self, batch: Batch, fault: Fault) -> None:
         """Puts the batch back in parts: by the cap that the server named, else in halves."""
@@ -347,13 +382,19 @@ class Dispatcher:
         else:
             size = max(1, min(fault.max_texts or len(wanted), (len(wanted) + 1) // 2))
             parts = [wanted[at : at + size] for at in range(0, len(wanted), size)]
-        unexplained = fault.status is not None and fault.position is None and fault.max_texts is None
+        # Only a refusal of all that was sent, for no reason that was named, may be due to its size.
+        unexplained = (
+            fault.status in (400, 413, 422)
+            and fault.max_texts is None
+            and not fault.of_text
+            and len(wanted) == len(batch.items)
+        )
         whole = Whole(refused_for_chars=fault.status == 413, parts=len(parts)) if unexplained else None
         for part in reversed(
             parts
         ):  # in front of all else: one failure is got to the bottom of before the next
             if part:
-                batch.lane.parts.appendleft(batch.part(part, whole, bisecting=not fault.of_text))
+                batch.lane.parts[batch.kind].appendleft(batch.part(part, whole, bisecting=not fault.of_text))
 
     def _learn_size(self, batch: Batch) -> None:
         """Where all parts of a refused batch were taken, what it was refused for was its size."""
@@ -369,6 +410,17 @@ class Dispatcher:
             self._learned.max_chars = least(whole.chars, self._learned.max_chars)
         else:
             self._learned.max_texts = least(whole.texts, self._learned.max_texts)
+
+
+def _callers(batch: Batch) -> set[Call]:
+    return {call for item in batch.items for call, _ in item.owners}
+
+
+def _other_width(call: Call, width: int, attempts: int) -> Failure:
+    assert call.matrix is not None  # noqa: S101 - it has a width
+    what = f"vectors of {width} numbers where this call's first ones have {call.matrix.shape[1]}"
+    cure = "The model was exchanged meanwhile; embed everything again."
+    return Failure(fault=Fault(error=BadReply, what=what, cure=cure), attempts=attempts)
 
 
 def _resolve(future: Future, matrix: Matrix | None = None, error: BaseException | None = None) -> None:

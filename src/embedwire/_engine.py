@@ -10,17 +10,14 @@ import contextlib
 import os
 from dataclasses import replace
 
-from embedwire._config import Kind, Settings
+from embedwire._config import CLOSED, Kind, Settings
 from embedwire._faults import Failed, Failure, to_error
 from embedwire._limits import ServerInfo
 from embedwire._origin import Origins
-from embedwire._prepare import with_prompt
 from embedwire._queue import Call, Future
 from embedwire._retry import Fault
 from embedwire._wire import Matrix
 from embedwire.exceptions import RequestError, UsageError
-
-CLOSED = "this client was closed; make a new one"
 
 __all__ = ["Engine", "Future", "Matrix", "Origins"]
 
@@ -64,8 +61,8 @@ class Engine:
         """Queues a call; ``future`` gets its matrix, or its error.
 
         Args:
-            texts: Checked texts, at least one.
-            kind: Decides the prompt and the order in the queue.
+            texts: Checked texts with their prompts, at least one.
+            kind: Queries go first.
             future: Cancelling it withdraws the call.
             offset: Index of the first text in the caller's list, if they are a part of one.
 
@@ -75,7 +72,7 @@ class Engine:
         settings, loop, dispatcher = self._settings, self._loop, self._origin.dispatcher
         call = dispatcher.submit(
             settings.form,
-            with_prompt(texts, kind, settings.prompts),
+            texts,
             kind,
             future,
             deadline=None if settings.deadline is None else loop.time() + settings.deadline,
@@ -109,6 +106,10 @@ class Engine:
         except asyncio.TimeoutError:
             fault = origin.sender.not_ready()
             raise self._error(replace(fault, what=f"not ready within {timeout:g} s: {fault.what}")) from None
+        except asyncio.CancelledError:
+            if self._released:  # the client was closed meanwhile, which is not this task's cancellation
+                raise UsageError(CLOSED) from None
+            raise
         return origin.learned.info(form.model, form.dimensions)
 
     async def _meet(self) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+import orjson
+
 from embedwire._retry import Action, Fault
 from embedwire.exceptions import RequestError
 
@@ -54,12 +56,15 @@ def to_error(failure: Failure, *, server: str, index: int | None, count: int | N
 def screened(words: str, secrets: Iterable[str]) -> str:
     """The server's words, or a note in their place where they repeat a text or a key.
 
-    Servers quote what they were sent. A text counts as repeated when a run of 12 of its characters, or all of a
-    shorter one, stands in the message.
+    Servers quote what they were sent, escaped or not. A text counts as repeated when about 15 of its characters
+    in a row, or all of a shorter one of at least 4, stand in the message.
     """
+    windows = [words[at : at + 12] for at in range(0, max(1, len(words) - 11), 4)]
     for secret in secrets:
-        if not secret:
-            continue
-        if secret in words or any(words[at : at + 12] in secret for at in range(len(words) - 11)):
-            return "(withheld: the message repeats a text or the key)"
+        for form in {" ".join(secret.split()), ascii(secret)[1:-1], orjson.dumps(secret).decode()[1:-1]}:
+            if len(form) >= 4 and (form in words or any(len(w) == 12 and w in form for w in windows)):
+                return WITHHELD
     return words
+
+
+WITHHELD = "(withheld: the message repeats a text or a key)"

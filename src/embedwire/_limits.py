@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import threading
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 from embedwire._config import BatchLimits, Form, Kind
 
@@ -39,6 +38,9 @@ class ServerInfo:
     base64: bool | None = None
 
 
+Variant: TypeAlias = "tuple[str | None, int | None]"  # model and dimensions, as requested
+
+
 @dataclass(slots=True)
 class Learned:
     """The mutable twin of `ServerInfo`. Plain assignments only, so that any thread may read it."""
@@ -47,12 +49,14 @@ class Learned:
     software: str | None = None
     served_model: str | None = None
     asked_model: bool = False
-    widths: dict[str | None, int] = field(default_factory=dict)
+    widths: dict[Variant, int] = field(default_factory=dict)
+    base64: dict[Variant, bool] = field(
+        default_factory=dict
+    )  # per model: a gateway has servers of many kinds
     slots: int | None = None
     context: int | None = None
     max_texts: int | None = None
     max_chars: int | None = None
-    base64: bool | None = None
     alive: bool = False
     asked: bool = False
 
@@ -67,12 +71,12 @@ class Learned:
             url=self.url,
             software=self.software,
             model=model or self.served_model,
-            dimensions=dimensions or self.widths.get(model),
+            dimensions=dimensions or self.widths.get((model, dimensions)),
             slots=self.slots,
             context=self.context,
             max_texts=self.max_texts,
             max_chars=self.max_chars,
-            base64=self.base64,
+            base64=self.base64.get((model, dimensions)),
         )
 
 
@@ -99,16 +103,15 @@ def least(one: int | None, other: int | None) -> int | None:
 
 
 _known: dict[str, Learned] = {}
-_lock = threading.Lock()
 
 
 def learned(base_url: str) -> Learned:
     """What is known about the server at ``base_url``."""
-    with _lock:
-        return _known.setdefault(base_url, Learned(base_url))
+    return _known.setdefault(
+        base_url, Learned(base_url)
+    )  # atomic, and so without a lock that a fork could copy
 
 
 def forget() -> None:
     """Forgets every server; for tests."""
-    with _lock:
-        _known.clear()
+    _known.clear()

@@ -23,12 +23,17 @@ class LoopThread:
     def __init__(self) -> None:
         self.loop = asyncio.new_event_loop()
         self.origins = Origins()
+        self._pid = os.getpid()
         self._thread = threading.Thread(target=self._run, name="embedwire", daemon=True)
         self._thread.start()
 
     def start(self, work: Coroutine[Any, Any, T]) -> Future[T]:
         """Runs a coroutine on the loop; its result comes with the future."""
         return asyncio.run_coroutine_threadsafe(work, self.loop)
+
+    def here(self) -> bool:
+        """Whether this is the process that started the thread, not a forked child."""
+        return self._pid == os.getpid()
 
     def is_current(self) -> bool:
         """Whether the caller runs on this very thread."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from embedwire._config import Kind, Prompts
+from embedwire._config import Kind, Prompts, is_unicode
 from embedwire.exceptions import InputError
 
 
@@ -16,7 +16,7 @@ def check_text(text: object) -> str:
     """
     if not isinstance(text, str):
         raise InputError(f"the text to embed must be a str, not {type(text).__name__}")
-    if not _is_unicode(text):
+    if not is_unicode(text):
         raise InputError(
             "the text to embed holds a lone surrogate, which no UTF-8 can carry; " + _SURROGATE_CURE
         )
@@ -41,7 +41,7 @@ def check_texts(texts: object, start: int = 0) -> list[str]:
     for index, text in enumerate(texts, start):
         if not isinstance(text, str):
             raise InputError(f"texts[{index}] must be a str, not {type(text).__name__}")
-        if not _is_unicode(text):
+        if not is_unicode(text):
             raise InputError(
                 f"texts[{index}] holds a lone surrogate, which no UTF-8 can carry; {_SURROGATE_CURE}"
             )
@@ -61,13 +61,3 @@ def with_prompt(texts: list[str], kind: Kind, prompts: Prompts) -> list[str]:
 
 
 _SURROGATE_CURE = "clean it with text.encode('utf-8', 'replace').decode()"
-
-
-def _is_unicode(text: str) -> bool:
-    if text.isascii():
-        return True
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from embedwire._config import Form, Kind
+from embedwire._config import BatchLimits, Form, Kind
 from embedwire._faults import Failure
 from embedwire._limits import Learned, batch_limits
 from embedwire._wire import Matrix, normalized
@@ -26,6 +26,7 @@ class Call:
     """One caller's texts on their way into one matrix."""
 
     __slots__ = (
+        "count",
         "cursor",
         "deadline",
         "done",
@@ -54,17 +55,18 @@ class Call:
     ) -> None:
         self.lane = lane
         self.texts = texts
+        self.count = len(texts)
         self.kind = kind
         self.future = future
         self.deadline = deadline
         self.offset = offset  # index of the first text in the caller's list, where these are a part of one
         self.normalize = normalize
         self.timer: asyncio.TimerHandle | None = None
-        self.items: list[Item] = []  # one per text, the same one for equal texts; empty until admitted
+        self.items: list[Item] = []  # one per text that is in the queue so far, the same one for equal texts
         self.cursor = 0  # the first text that may still wait
-        self.left = len(texts)
+        self.left = self.count
         self.matrix: Matrix | None = None
-        self.done = bytearray(len(texts))
+        self.done = bytearray(self.count)
         self.failures: dict[int, Failure] = {}
 
     def index(self, row: int) -> int:
@@ -74,7 +76,7 @@ class Call:
     def waiting(self, now: float) -> Iterator[Item]:
         """The texts that nobody has sent yet, in order; none once the deadline has passed."""
         if self.deadline is not None and self.deadline <= now:
-            self.cursor = len(self.items)
+            return
         while self.cursor < len(self.items):
             item = self.items[self.cursor]
             if item.batch is None and not item.over:
@@ -83,13 +85,22 @@ class Call:
                     return
             self.cursor += 1
 
+    def make_room(self, width: int) -> bool:
+        """Makes the matrix, before anything is delivered; False where it is there and has another width."""
+        if self.matrix is None:
+            self.matrix = np.empty((self.count, width), dtype=np.float32)
+        return bool(self.matrix.shape[1] == width)
+
     def put(self, row: int, vector: Matrix) -> None:
         """Takes the vector of text ``row``."""
-        if self.matrix is None:
-            self.matrix = np.empty((len(self.done), len(vector)), dtype=np.float32)
+        assert self.matrix is not None  # noqa: S101 - there is room
         self.matrix[row] = vector
         self.done[row] = 1
         self.left -= 1
+
+    def next_open(self) -> int:
+        """The first text that has neither vector nor failure."""
+        return next((row for row in range(self.count) if not self.done[row] and row not in self.failures), 0)
 
     def fail(self, row: int, failure: Failure) -> None:
         """Takes note that text ``row`` gets no vector."""
@@ -151,12 +162,13 @@ class Whole:
     chars: int = 0
 
 
-@dataclass(eq=False, slots=True)
+@dataclass(eq=False, repr=False, slots=True)  # no repr: it would show texts
 class Batch:
     """Texts that travel in one request, and what happened to them so far."""
 
     lane: Lane
-    items: list[Item]
+    kind: Kind
+    items: list[Item] = field(default_factory=list)
     trail: Trail = field(default_factory=Trail)
     live: int = 0  # items that somebody still wants
     task: asyncio.Task[None] | None = None
@@ -170,7 +182,7 @@ class Batch:
 
     def part(self, items: list[Item], whole: Whole | None, *, bisecting: bool) -> Batch:
         """A part of this batch, to be sent on its own, that remembers what happened so far."""
-        part = Batch(self.lane, [], trail=replace(self.trail, bisecting=bisecting), whole=whole)
+        part = Batch(self.lane, self.kind, trail=replace(self.trail, bisecting=bisecting), whole=whole)
         for item in items:
             part.add(item)
         return part
@@ -191,16 +203,17 @@ class Batch:
         return last
 
 
-@dataclass(eq=False, slots=True)
+@dataclass(eq=False, repr=False, slots=True)
 class Lane:
     """The waiting texts of one form: only these may share a request."""
 
     form: Form
     learned: Learned
     items: dict[str, Item] = field(default_factory=dict)  # waiting or in flight, by text
-    queries: deque[Call] = field(default_factory=deque)
-    bulk: deque[Call] = field(default_factory=deque)
-    parts: deque[Batch] = field(default_factory=deque)  # of batches that were split: next to go
+    calls: dict[Kind, OrderedDict[Call, None]] = field(
+        default_factory=lambda: {"query": OrderedDict(), "document": OrderedDict()}
+    )
+    parts: dict[Kind, deque[Batch]] = field(default_factory=lambda: {"query": deque(), "document": deque()})
     in_flight: int = 0
     width: int | None = None
     accepted: bool = False  # some request has succeeded
@@ -209,7 +222,7 @@ class Lane:
     @property
     def busy(self) -> bool:
         """Whether anything waits or is on its way."""
-        return bool(self.in_flight or self.parts or self.queries or self.bulk)
+        return bool(self.in_flight or any(self.parts.values()) or any(self.calls.values()))
 
     def forget(self, item: Item) -> None:
         """This text neither waits nor travels any more."""
@@ -218,26 +231,38 @@ class Lane:
             del self.items[item.text]
 
     def take(self, kind: Kind, now: float) -> Batch | None:
-        """As many waiting texts as one request carries: the next call's first, then it is another call's turn."""
-        queue = self.queries if kind == "query" else self.bulk
+        """The next batch of a kind: a part of one that failed, or as many waiting texts as one request carries.
+
+        The next call's texts go first, then it is another call's turn.
+        """
+        parts, calls = self.parts[kind], self.calls[kind]
+        while parts:
+            part = parts.popleft()
+            if part.live:
+                return part
         limits = batch_limits(self.form, self.learned, kind)
-        most = limits.texts or len(self.items)
-        room = limits.chars
-        batch = Batch(self, [])
-        while queue and len(batch.items) < most:
-            call = queue[0]
-            for item in call.waiting(now):
-                if room is not None:
-                    if batch.items and len(item.text) > room:
-                        queue.rotate(-1)
-                        return batch
-                    room -= len(item.text)
-                batch.add(item)
-                if len(batch.items) == most:
-                    call.cursor += 1
-                    break
-            if call.cursor < len(call.items):
-                queue.rotate(-1)
+        batch = Batch(self, kind)
+        for _ in range(len(calls)):
+            call = next(iter(calls))
+            full = self._fill(batch, call, limits, now)
+            if call.cursor < call.count:
+                calls.move_to_end(call)
             else:
-                queue.popleft()
+                del calls[call]
+            if full:
+                break
         return batch if batch.items else None
+
+    def _fill(self, batch: Batch, call: Call, limits: BatchLimits, now: float) -> bool:
+        """Moves a call's waiting texts into a batch; True once it can carry no more."""
+        chars = sum(len(item.text) for item in batch.items) if limits.chars is not None else 0
+        for item in call.waiting(now):
+            if limits.chars is not None:
+                chars += len(item.text)
+                if batch.items and chars > limits.chars:
+                    return True
+            batch.add(item)
+            if len(batch.items) == limits.texts:
+                call.cursor += 1
+                return True
+        return False

@@ -166,8 +166,9 @@ def _broken(broken: Broken, seen: Context) -> Verdict:
     def verdict(action: Action, error: type[RequestError], cure: str) -> Verdict:
         return Verdict(action=action, fault=Fault(error=error, what=what, cure=cure))
 
-    if how is Break.NAME:
-        return verdict(Action.GIVE_UP, ConnectionFailed, "Check the host's name.")
+    if how is Break.NAME:  # a container that restarts loses its name, too
+        action = Action.WAIT if seen.alive else Action.GIVE_UP
+        return verdict(action, ConnectionFailed, "Check the host's name.")
     if how is Break.REFUSED:  # a server that answered before is being restarted
         action = Action.WAIT if seen.alive else Action.RETRY
         return verdict(action, ConnectionFailed, _CONNECT_CURE)
@@ -216,7 +217,7 @@ def _unusable(reply: Unusable) -> Verdict:
 # Words of servers that make a text's fault certain, whatever the status: llama.cpp, Ollama, and the like.
 _OF_TEXT = re.compile(
     r"too large to process|exceed_context_size|exceeds? the (?:available )?context|maximum context length"
-    r"|unsupported value: [+-]?(?:NaN|Inf)|input (?:length|is too long)",
+    r"|unsupported value: [+-]?(?:NaN|Inf)|input (?:length|is too long)|must have less than \d+ tokens",
     re.IGNORECASE,
 )
 # "maximum allowed batch size 32" (TEI), "should not be larger than 10" (Bailian), "must not exceed 64",
@@ -372,7 +373,7 @@ def retry_after(headers: Mapping[str, str], *, now: Callable[[], float] = time.t
         try:
             date = email.utils.parsedate_to_datetime(headers.get("retry-after", ""))
             seconds = max(0.0, date.timestamp() - now())
-        except (ValueError, TypeError):
+        except (ValueError, TypeError, OverflowError):
             return None
     return seconds if seconds is not None and 0 <= seconds <= 86_400 else None
 

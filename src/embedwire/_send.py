@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any, TypeVar
 
 from embedwire import _wire
-from embedwire._config import Form, RetryPolicy, Secret, Target, Timeouts
-from embedwire._faults import Failed, screened
+from embedwire._config import Form, RetryPolicy, Target, Timeouts
+from embedwire._faults import WITHHELD, Failed, screened
 from embedwire._limits import Learned
 from embedwire._queue import Batch, Trail
 from embedwire._retry import Action, Break, Broken, Context, Fault, Reply, Unusable, Verdict, classify, delay
@@ -26,6 +26,7 @@ Until = Callable[[], "float | None"]  # the moment, in loop time, after which no
 POLL_LEAST, POLL_MOST = 0.1, 2.0  # seconds between two questions to a server that is not ready
 _HOPELESS = {Break.NAME, Break.TLS, Break.NOT_HTTP}  # waiting does not help
 _TELLS = {"llama.cpp": "/props", "text-embeddings-inference": "/info"}
+QUESTION = Timeouts(total=5, connect=2)  # of a request that no caller waits for
 LOADING_WAIT = 120.0  # seconds to wait for a loading model where the timeouts set no total
 
 
@@ -41,7 +42,6 @@ class Sender:
     ) -> None:
         self._url = target.base_url
         self._root = target.base_url.rpartition("/")[0]
-        self._key = target.api_key.reveal() if isinstance(target.api_key, Secret) else ""
         self._transport = transport
         self._learned = learned
         self._rand = rand
@@ -56,33 +56,69 @@ class Sender:
         Raises:
             Failed: There are none; it says whether smaller batches may help.
         """
-        form, lane, texts = batch.lane.form, batch.lane, batch.texts
+        form = batch.lane.form
         model = form.model or await self.served_model(form.timeouts, form.retry)
-        body = _wire.encode(
-            texts,
-            model=model,
-            encoding=("base64" if self._learned.base64 else "float")
-            if form.encoding == "auto"
-            else form.encoding,
-            dimensions=form.dimensions,
-        )
+        encoding = self._encoding(form)
+        try:
+            matrix = await self._embed(batch, model, encoding)
+        except Failed as failed:
+            if not await self._was_outdated(failed, form, model, encoding):
+                raise
+            matrix = await self._embed(batch, form.model or self._learned.served_model, self._encoding(form))
+        zeros = int((~matrix.any(axis=1)).sum())
+        if zeros:
+            logger.warning("%s gave %d of %d texts a vector of zeros only", self._url, zeros, len(matrix))
+        return matrix
+
+    async def _embed(self, batch: Batch, model: str | None, encoding: str) -> Matrix:
+        form, lane, texts = batch.lane.form, batch.lane, batch.texts
 
         def read(reply: Reply) -> Matrix:
-            matrix = _wire.decode(reply.body, len(texts), width=lane.width)
+            try:
+                matrix = _wire.decode(reply.body, len(texts), width=lane.width)
+            except ContractBroken as broken:
+                if broken.other_width:
+                    lane.width = None  # these calls fail; later ones may use the new model
+                raise
             fitted = _wire.fit(matrix, form.dimensions)
-            lane.width = self._learned.widths[form.model] = matrix.shape[1]
+            lane.width = self._learned.widths[form.model, form.dimensions] = matrix.shape[1]
             self._learned.software = _software(reply)
             return fitted
 
         logger.debug("sending %d texts, %d requests in flight", len(texts), lane.in_flight)
-        matrix = await self._exchange(
-            "POST", f"{self._url}/embeddings", body, read,
-            timeouts=form.timeouts, retry=form.retry, trail=batch.trail, until=batch.until, texts=texts,
-        )  # fmt: skip
-        zeros = int((~matrix.any(axis=1)).sum())
-        if zeros:
-            logger.warning("%s gave %d of %d texts a vector of zeros only", self._url, zeros, len(texts))
-        return matrix
+        return await self._exchange(
+            "POST",
+            f"{self._url}/embeddings",
+            _wire.encode(texts, model=model, encoding=encoding, dimensions=form.dimensions),
+            read,
+            timeouts=form.timeouts,
+            retry=form.retry,
+            trail=batch.trail,
+            until=batch.until,
+            texts=texts,
+        )
+
+    def _encoding(self, form: Form) -> str:
+        if form.encoding != "auto":
+            return form.encoding
+        return "base64" if self._learned.base64.get((form.model, form.dimensions)) else "float"
+
+    async def _was_outdated(self, failed: Failed, form: Form, model: str | None, encoding: str) -> bool:
+        """Whether a refusal may be due to something learned that no longer holds; if so, it is forgotten."""
+        status, learned = failed.fault.status, self._learned
+        if status == 404 and form.model is None and model is not None:
+            if learned.served_model == model:
+                learned.asked_model = False
+            return await self.served_model(form.timeouts, form.retry) != model
+        if (
+            status in (400, 422, 501)
+            and not failed.fault.of_text
+            and encoding == "base64"
+            and form.encoding == "auto"
+        ):
+            learned.base64[form.model, form.dimensions] = False
+            return True
+        return False
 
     async def served_model(self, timeouts: Timeouts, retry: RetryPolicy) -> str | None:
         """The one model that the server serves; asked once. None where the server does not tell.
@@ -110,9 +146,15 @@ class Sender:
 
     def not_ready(self) -> Fault:
         """Why the server is not ready yet, for a message."""
-        if self._last_poll is None:
-            return Fault(error=ServerUnavailable, what="no answer yet", cure="See the server's log.")
-        return classify(self._last_poll, Context()).fault
+        last = self._last_poll
+        if last is None or (isinstance(last, Reply) and last.status != 503):
+            what = (
+                "no answer yet"
+                if last is None
+                else "the server is up, but it did not embed a word in that time"
+            )
+            return Fault(error=ServerUnavailable, what=what, cure="See the server's log.")
+        return classify(last, Context()).fault
 
     async def learn(self, form: Form, text: str, vector: Matrix) -> None:
         """Asks the server, once, what it is, and whether vectors in base64 equal those in decimal. Never fails.
@@ -122,19 +164,22 @@ class Sender:
             text: A text that was embedded.
             vector: Its vector.
         """
-        if self._learned.asked:
-            return
-        self._learned.asked = True
+        variant = (form.model, form.dimensions)
         try:
-            if path := _TELLS.get(self._learned.software or ""):
-                outcome = await self._get(path)
-                if isinstance(outcome, Reply) and outcome.status == 200:
-                    self._learned.take(_wire.told(outcome.body))
-            if form.encoding == "auto":
-                self._learned.base64 = await self._agrees(form, text, vector)
-        except asyncio.CancelledError:
-            self._learned.asked = False
-            raise
+            if not self._learned.asked:
+                self._learned.asked = True
+                await self._look()
+            if form.encoding == "auto" and variant not in self._learned.base64:
+                self._learned.base64[variant] = False
+                self._learned.base64[variant] = await self._agrees(form, text, vector)
+        except Exception as error:  # from the user's own key function; the next request will raise it
+            logger.debug("%s: could not ask what the server is (%s)", self._url, type(error).__name__)
+
+    async def _look(self) -> None:
+        if path := _TELLS.get(self._learned.software or ""):
+            outcome = await self._get(path)
+            if isinstance(outcome, Reply) and outcome.status == 200:
+                self._learned.take(_wire.told(outcome.body))
 
     async def _agrees(self, form: Form, text: str, vector: Matrix) -> bool:
         """Whether the server sends the same vector in base64; nearly the same, as batches differ a little."""
@@ -144,7 +189,7 @@ class Sender:
             encoding="base64",
             dimensions=form.dimensions,
         )
-        outcome = await self._transport.request("POST", f"{self._url}/embeddings", body, form.timeouts)
+        outcome = await self._transport.request("POST", f"{self._url}/embeddings", body, QUESTION)
         if isinstance(outcome, Broken) or outcome.status != 200:
             return False
         try:
@@ -153,7 +198,7 @@ class Sender:
             return False
 
     async def _get(self, path: str) -> Reply | Broken:
-        return await self._transport.request("GET", self._root + path, None, Timeouts(total=5, connect=2))
+        return await self._transport.request("GET", self._root + path, None, QUESTION)
 
     async def close(self) -> None:
         """Ends the questions that are still open."""
@@ -188,7 +233,7 @@ class Sender:
             outcome = self._last_poll = await self._get("/health")
             if isinstance(outcome, Reply) and outcome.status != 503:
                 return
-            if isinstance(outcome, Broken) and outcome.how in _HOPELESS:
+            if isinstance(outcome, Broken) and outcome.how in _HOPELESS and not self._learned.alive:
                 raise Failed(Action.GIVE_UP, classify(outcome, Context()).fault)
             await asyncio.sleep(pause)
             if not self._waiters:
@@ -209,7 +254,7 @@ class Sender:
         texts: list[str],
     ) -> T:
         """Sends one request as often as it makes sense; the only loop that does."""
-        failures, resent, waits, patience_ends = 0, False, 0, 0.0
+        failures, resent, waits, waiting_since = 0, False, 0, 0.0
         now = asyncio.get_running_loop().time
         while True:
             trail.sent += 1
@@ -228,20 +273,22 @@ class Sender:
             elif action is Action.WAIT:
                 waits += 1
                 if waits == 1:
-                    patience_ends = now() + _patience(fault, timeouts)
+                    waiting_since = now()
                 else:  # it said that it is ready, and was not
                     await asyncio.sleep(min(POLL_MOST, waits * POLL_LEAST))
-                await self._until_ready(fault, patience_ends, until, trail)
+                await self._until_ready(fault, waiting_since, timeouts, until, trail)
             else:
                 failures += 1
                 if action in (Action.GIVE_UP, Action.SPLIT) or failures >= retry.attempts:
                     # A failure that outlasted its repeats is no text's fault: nothing to split for.
-                    raise Failed(action if action is Action.SPLIT else Action.GIVE_UP, fault, trail.sent)
+                    raise self._failed(
+                        action if action is Action.SPLIT else Action.GIVE_UP, fault, trail, texts
+                    )
                 pause = delay(retry, action, failures, fault.retry_after, self._rand)
                 last = until()
                 too_long = fault.retry_after is not None and fault.retry_after > retry.retry_after_cap
                 if too_long or (last is not None and now() + pause >= last):
-                    raise Failed(Action.GIVE_UP, fault, trail.sent)
+                    raise self._failed(Action.GIVE_UP, fault, trail, texts)
                 logger.warning(
                     "%s: %s; sending again in %.2f s (attempt %d of %d)",
                     self._url, fault.what, pause, failures + 1, retry.attempts,
@@ -263,17 +310,31 @@ class Sender:
         passing = fault.error is RequestTimeout or (fault.error is ServerUnavailable and not trail.bisecting)
         if action is Action.SPLIT and len(texts) <= 1 and passing:  # it cannot be smaller, but it may pass
             action = Action.RETRY
-        return Verdict(action=action, fault=replace(fault, words=screened(fault.words, [self._key, *texts])))
+        return Verdict(action=action, fault=fault)
 
-    async def _until_ready(self, fault: Fault, patience: float, until: Until, trail: Trail) -> None:
-        now = asyncio.get_running_loop().time()
-        last = until()
-        limit = patience if last is None else min(patience, last)
+    def _failed(self, action: Action, fault: Fault, trail: Trail, texts: Sequence[str] = ()) -> Failed:
+        """What goes up: without any word of the server that repeats a text or a key."""
+        words = screened(fault.words, [*self._transport.secrets(), *texts]) if fault.words else ""
+        # A number in words that repeat a text may be the text's.
+        cap = None if words == WITHHELD else fault.max_texts
+        return Failed(action, replace(fault, words=words, max_texts=cap), trail.sent)
+
+    async def _until_ready(
+        self, fault: Fault, since: float, timeouts: Timeouts, until: Until, trail: Trail
+    ) -> None:
+        now = asyncio.get_running_loop().time
         logger.info("%s: %s; waiting until it is ready", self._url, fault.what)
-        try:
-            await asyncio.wait_for(self.wait_ready(), max(0.0, limit - now))
-        except asyncio.TimeoutError:
-            raise Failed(Action.GIVE_UP, fault, trail.sent) from None
+        while True:
+            limit, last = since + _patience(fault, timeouts), until()
+            try:
+                await asyncio.wait_for(self.wait_ready(), max(0.0, min(limit, last or limit) - now()))
+            except asyncio.TimeoutError:
+                seen = self.not_ready()
+                if fault.status is not None or seen.status != 503:
+                    raise self._failed(Action.GIVE_UP, fault, trail) from None
+                fault = seen  # it was gone, is back, and loads its model: that may take longer
+            else:
+                return
 
 
 def _software(reply: Reply) -> str | None:

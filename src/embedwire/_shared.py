@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import contextlib
+import os
+import threading
 import weakref
 from collections.abc import AsyncIterable, Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Literal, TypeVar
 
-from embedwire._client import MAX_QUEUED
 from embedwire._config import (
+    CLOSED,
+    MAX_QUEUED,
     SSL,
     ApiKey,
     BatchLimits,
@@ -24,7 +28,7 @@ from embedwire._config import (
     settings,
 )
 from embedwire._limits import ServerInfo, learned
-from embedwire._prepare import check_kind, check_text, check_texts
+from embedwire._prepare import check_kind, check_text, check_texts, with_prompt
 from embedwire._stream import (
     AsyncStream,
     OnError,
@@ -48,13 +52,22 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
+# A fork while another thread is inside the first import of aiohttp would leave the child with a module lock
+# that nobody releases, so forks wait for that import.
+_importing = threading.Lock()
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(
+        before=_importing.acquire, after_in_parent=_importing.release, after_in_child=_importing.release
+    )
+
+
 class _Hold:
     """A shared client's engine on the loop thread. Only that thread touches the engine."""
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
-        self.closed = False
-        self._thread: LoopThread | None = None
+        self._closed = False
+        self._thread: LoopThread | None = None  # that has, or will have, the engine
         self._engine: Engine | None = None
 
     def submit(
@@ -62,70 +75,77 @@ class _Hold:
     ) -> concurrent.futures.Future[Vectors]:
         """Queues a call, from any thread."""
         thread = self.thread()
+        texts = with_prompt(texts, kind, self.settings.prompts)
         future: concurrent.futures.Future[Vectors] = concurrent.futures.Future()
-        thread.loop.call_soon_threadsafe(self._begin, thread, texts, kind, future, offset)
+
+        def begin() -> None:
+            try:
+                self._on(thread).submit(texts, kind, future, offset)
+            except Exception as error:  # it belongs to the caller, not to the loop
+                if not future.cancelled():
+                    future.set_exception(error)
+
+        # Without arguments: asyncio's debug log shows those of slow callbacks.
+        thread.loop.call_soon_threadsafe(begin)
         return future
 
-    def check_caller(self) -> None:
-        """Raises UsageError on the loop thread itself, where waiting would never end."""
-        if self._thread is not None and self._thread.is_current():
-            raise UsageError(
-                "a sync method was called on embedwire's own loop thread; use its async twin there"
-            )
+    def wait_ready(self, timeout: float) -> concurrent.futures.Future[ServerInfo]:
+        """Asks the server, from any thread."""
+        thread = self.thread()
+
+        async def ask() -> ServerInfo:
+            return await self._on(thread).wait_ready(timeout)
+
+        return thread.start(ask())
+
+    def waits_for_itself(self) -> bool:
+        """Whether the caller is the loop thread, where waiting would never end."""
+        return self._thread is not None and self._thread.is_current()
 
     def thread(self) -> LoopThread:
         """The loop thread of this process."""
-        if self.closed:
-            raise UsageError("this client was closed; make a new one")
-        from embedwire._loop import (
-            loop_thread,
-        )  # aiohttp and numpy come with it, so not before they are needed
+        if self._closed:
+            raise UsageError(CLOSED)
+        with _importing:
+            from embedwire._loop import (
+                loop_thread,
+            )  # aiohttp and numpy come with it: not before they are needed
 
-        return loop_thread()
-
-    def engine(self, thread: LoopThread) -> Engine:
-        """The engine; on the loop thread only. A forked child's thread gets one of its own."""
-        if self._engine is None or self._thread is not thread:
-            from embedwire._engine import Engine
-
-            self._thread, self._engine = thread, Engine(self.settings, thread.origins)
-        return self._engine
-
-    async def wait_ready(self, thread: LoopThread, timeout: float) -> ServerInfo:
-        """On the loop thread."""
-        return await self.engine(thread).wait_ready(timeout)
+        self._thread = loop_thread()
+        return self._thread
 
     def end(self) -> concurrent.futures.Future[None] | None:
         """Closes the client, from any thread; None where there is nothing to wait for."""
-        if self.closed or self._thread is None or self._thread is not self.thread():
-            self.closed = True
+        self._closed = True
+        if self._thread is None or not self._thread.here():
             return None
-        self.closed = True
         return self._thread.start(self._close())
-
-    async def _close(self) -> None:
-        engine, self._engine = self._engine, None
-        if engine is not None:
-            await engine.close()
 
     def abandon(self) -> None:
         """The client was dropped. From any thread, the garbage collector's too."""
+        self._closed = True
+        if self._thread is not None and self._thread.here():
+            with contextlib.suppress(RuntimeError):  # the loop has just ended
+                self._thread.loop.call_soon_threadsafe(self._let_go)
+
+    def _on(self, thread: LoopThread) -> Engine:
+        """The engine; a forked child's thread gets one of its own."""
+        if self._closed:
+            raise UsageError(CLOSED)
+        if self._engine is None or not self._engine.here():
+            from embedwire._engine import Engine
+
+            self._engine = Engine(self.settings, thread.origins)
+        return self._engine
+
+    async def _close(self) -> None:
+        engine, self._engine = self._engine, None
+        if engine is not None and engine.here():
+            await engine.close()
+
+    def _let_go(self) -> None:
         if self._engine is not None:
             self._engine.abandon()
-
-    def _begin(
-        self,
-        thread: LoopThread,
-        texts: list[str],
-        kind: Kind,
-        future: concurrent.futures.Future[Vectors],
-        offset: int | None,
-    ) -> None:
-        try:
-            self.engine(thread).submit(texts, kind, future, offset)
-        except Exception as error:  # it belongs to the caller, not to the loop
-            if not future.cancelled():
-                future.set_exception(error)
 
 
 class SharedEmbeddingClient:
@@ -340,12 +360,14 @@ class SharedEmbeddingClient:
 
     def _waiting(self, timeout: float) -> concurrent.futures.Future[ServerInfo]:
         check_seconds("timeout", timeout, none=False)
-        thread = self._hold.thread()
-        return thread.start(self._hold.wait_ready(thread, timeout))
+        return self._hold.wait_ready(timeout)
 
     def _wait(self, future: concurrent.futures.Future[T]) -> T:
         try:
-            self._hold.check_caller()
+            if self._hold.waits_for_itself():
+                raise UsageError(
+                    "a sync method was called on embedwire's own loop thread; use its async twin there"
+                )
             return future.result()
         except BaseException:
             future.cancel()  # an interrupt: what nobody waits for is not sent

@@ -152,13 +152,23 @@ def _pieces(
     failures: Failures,
 ) -> Generator[Piece, None, None]:
     under_way: deque[tuple[int, concurrent.futures.Future[Vectors]]] = deque()
+    problem: Exception | None = None
+    chunks = _chunks(texts, size)
     try:
-        for start, chunk in _chunks(texts, size):
-            under_way.append((start, submit(chunk, start)))
+        while problem is None:
+            try:
+                start, chunk = next(chunks)
+                under_way.append((start, submit(chunk, start)))
+            except StopIteration:
+                break
+            except Exception as error:  # of the source, or a bad text: after the vectors of what came before
+                problem = error
             while len(under_way) >= window():
                 yield from _piece(*under_way.popleft(), failures)
         while under_way:
             yield from _piece(*under_way.popleft(), failures)
+        if problem is not None:
+            raise problem
     finally:
         for _, future in under_way:
             future.cancel()

@@ -17,9 +17,10 @@ from typing import Any, Protocol
 
 import aiohttp
 
-from embedwire._config import Target, Timeouts, check_key
+from embedwire._config import CLOSED, Secret, Target, Timeouts, check_key
 from embedwire._retry import Break, Broken, Reply
 from embedwire._version import __version__
+from embedwire.exceptions import UsageError
 
 logger = logging.getLogger("embedwire")
 
@@ -36,6 +37,10 @@ class Transport(Protocol):
 
     async def request(self, method: str, url: str, body: bytes | None, timeouts: Timeouts) -> Reply | Broken:
         """Sends one request; every failure of the network is a `Broken`, never an exception."""
+        ...
+
+    def secrets(self) -> list[str]:
+        """What no message may repeat."""
         ...
 
     async def close(self) -> None:
@@ -64,6 +69,8 @@ class AiohttpTransport:
         self._target = target
         self._session: _Session | None = None
         self._retired: set[_Session] = set()
+        self._closed = False
+        self._sent_key: Secret | None = None
         self._opening: asyncio.Lock = asyncio.Lock()
         _inherited_by_forks.add(self)
 
@@ -81,8 +88,15 @@ class AiohttpTransport:
             await self._retire(session)
         return outcome
 
+    def secrets(self) -> list[str]:
+        """What no message may repeat: keys as they were sent, values of headers, the proxy."""
+        target, hidden = self._target, [value for _, value in self._target.headers]
+        hidden += [key for key in (target.api_key, self._sent_key, target.proxy) if isinstance(key, Secret)]
+        return [secret.reveal() for secret in hidden]
+
     async def close(self) -> None:
         """Closes every connection."""
+        self._closed = True
         sessions = [*self._retired, *([self._session] if self._session else [])]
         self._session = None
         for session in sessions:
@@ -90,6 +104,7 @@ class AiohttpTransport:
 
     def abandon(self) -> None:
         """Closes every connection at once, on the loop or after its end, and without a warning."""
+        self._closed = True
         sessions = [*self._retired, *([self._session] if self._session else [])]
         self._session = None
         self._retired.clear()
@@ -133,12 +148,25 @@ class AiohttpTransport:
     def _fresh_key(self) -> dict[str, str] | None:
         """The header of a key that may change from request to request."""
         key = self._target.api_key
-        return {"Authorization": f"Bearer {check_key(key()).reveal()}"} if callable(key) else None
+        if not callable(key):
+            return None
+        try:
+            value = key()
+        except Exception:
+            raise
+        except BaseException as error:  # it must end one call, not the loop that all share
+            raise UsageError(f"the function passed as api_key raised {type(error).__name__}") from None
+        self._sent_key = check_key(value, "what the function passed as api_key returned")
+        return {"Authorization": f"Bearer {self._sent_key.reveal()}"}
 
     async def _open(self) -> _Session:
         async with self._opening:
             if self._session is None:
-                self._session = _Session(await _client(self._target))
+                client = await _client(self._target)
+                if self._closed:  # in the meantime
+                    _bury(client)
+                    raise UsageError(CLOSED)
+                self._session = _Session(client)
                 logger.info("new session for %s", self._target.base_url)
             return self._session
 

@@ -24,10 +24,14 @@ class ContractBroken(Exception):
     Attributes:
         position: Place in the request of the text that got the bad vector; None where the whole reply is bad.
         cut: The reply stops in the middle, so that asking again may help.
+        other_width: The vectors are not as wide as earlier ones.
     """
 
-    def __init__(self, what: str, *, position: int | None = None, cut: bool = False) -> None:
+    def __init__(
+        self, what: str, *, position: int | None = None, cut: bool = False, other_width: bool = False
+    ) -> None:
         super().__init__(what)
+        self.other_width = other_width
         self.position = position
         self.cut = cut
 
@@ -63,8 +67,9 @@ def decode(body: bytes, count: int, *, width: int | None = None) -> Matrix:
     matrix = _matrix(rows)
     if width is not None and matrix.shape[1] != width:
         raise ContractBroken(
-            f"vectors of {matrix.shape[1]} numbers where earlier ones had {width} (was the model exchanged? "
-            "then close this client and make a new one)"
+            f"vectors of {matrix.shape[1]} numbers where earlier ones had {width}; if the model was exchanged, "
+            "what was stored before must be embedded again",
+            other_width=True,
         )
     if not np.isfinite(matrix).all():
         position = int(np.argmin(np.isfinite(matrix).all(axis=1)))
@@ -151,10 +156,11 @@ def _matrix(rows: list[Any]) -> Matrix:
                 return _float32(matrix)
     vectors = [_vector(row, position) for position, row in enumerate(rows)]
     for position, vector in enumerate(vectors):
-        if len(vector) != len(vectors[0]):
-            raise ContractBroken(f"vectors of {len(vectors[0])} and of {len(vector)} numbers in one reply")
         if len(vector) == 0:
             raise ContractBroken("an empty vector", position=position)
+    for vector in vectors:
+        if len(vector) != len(vectors[0]):
+            raise ContractBroken(f"vectors of {len(vectors[0])} and of {len(vector)} numbers in one reply")
     return _float32(np.stack(vectors))
 
 
@@ -212,7 +218,8 @@ def agrees_in_base64(body: bytes, vector: Matrix, dimensions: int | None) -> boo
     again = fit(decode(body, 1), dimensions)[0].astype(np.float64)
     if not isinstance(row, str) or len(again) != len(vector):
         return False
-    return bool(np.linalg.norm(again - vector) <= 0.05 * np.linalg.norm(again))
+    length = np.linalg.norm(again)
+    return bool(length > 0 and np.linalg.norm(again - vector) <= 0.05 * length)
 
 
 def models(body: bytes) -> list[str]:

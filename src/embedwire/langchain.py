@@ -12,8 +12,17 @@ except ModuleNotFoundError as missing:
         'embedwire.langchain needs langchain-core: pip install "embedwire[langchain]"', name=missing.name
     ) from None
 
-from embedwire._client import MAX_QUEUED
-from embedwire._config import SSL, ApiKey, BatchLimits, Encoding, OnFull, Prompts, RetryPolicy, Timeouts
+from embedwire._config import (
+    MAX_QUEUED,
+    SSL,
+    ApiKey,
+    BatchLimits,
+    Encoding,
+    OnFull,
+    Prompts,
+    RetryPolicy,
+    Timeouts,
+)
 from embedwire._shared import SharedEmbeddingClient
 
 __all__ = ["EmbedwireEmbeddings"]

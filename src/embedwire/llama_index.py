@@ -14,8 +14,8 @@ except ModuleNotFoundError as missing:
         name=missing.name,
     ) from None
 
-from embedwire._client import MAX_QUEUED
 from embedwire._config import (
+    MAX_QUEUED,
     SSL,
     ApiKey,
     BatchLimits,
