@@ -116,14 +116,26 @@ class TestSession:
             assert right(await client.embed(TEXTS), TEXTS)
 
     async def test_a_stale_connection_costs_no_attempt(self, server: EmbeddingServer) -> None:
-        """Session renewed after a connection error: one that the server closed meanwhile costs no attempt."""
+        """Session renewed after a connection error: one that was stale already costs no attempt, but only once."""
+        async with client_of(server, max_retries=0) as client:
+            await client.embed_query("first")
+            server.answer(Answer.hang_up())
+            assert is_vector_of(await client.embed_query("second"), "second")
+            assert server.batches == [["first"], ["second"], ["second"]]
+            server.answer(Answer.hang_up(), Answer.hang_up())
+            with pytest.raises(ConnectionFailed):
+                await client.embed_query("third")
+        assert len(server.batches) == 5
+
+    async def test_a_connection_has_its_limit(self) -> None:
+        """Session renewed after a connection error: a server may close a connection after any request, unsaid."""
         async with (
-            EmbeddingServer(close_after=1, silent_close=True) as server,
+            EmbeddingServer(close_after=2, silent_close=True) as server,
             client_of(server, max_retries=0) as client,
         ):
-            for text in TEXTS[:5]:
+            for text in TEXTS:
                 assert is_vector_of(await client.embed_query(text), text)
-        assert server.batches == [[text] for text in TEXTS[:5]]
+        assert server.batches == [[text] for text in TEXTS]
 
     async def test_async_with_closes_it(self, server: EmbeddingServer) -> None:
         """`async with`: at its end no connection is left, after an error too."""

@@ -403,15 +403,15 @@ class TestSecrets:
     )
     @pytest.mark.parametrize("status", [400, 401, 404, 502])
     async def test_no_key_comes_back(
-        self, status: int, arguments: dict[str, Any], open_doors: Open, server: EmbeddingServer
+        self, status: int, arguments: dict[str, Any], here: EmbeddingServer
     ) -> None:
         """A server that quotes the request's headers does not make an error show the key, however it was passed."""
-        server.script = lambda request: Answer.error(status, f"refused: {dict(request.headers)}")
-        with pytest.raises(RequestError) as failed:
-            await open_doors(max_retries=0, **arguments).embed_query("a text of some length")
-        assert KEY in server.requests[0].headers.get(
-            "x-token", server.requests[0].headers.get("authorization", "")
-        )
+        here.script = lambda request: Answer.error(status, f"refused: {dict(request.headers)}")
+        async with own(here, max_retries=0, **arguments) as client:
+            with pytest.raises(RequestError) as failed:
+                await client.embed_query("a text of some length")
+        sent = here.requests[0].headers
+        assert KEY in sent.get("x-token", "") + sent.get("authorization", "")
         assert KEY not in "".join(traceback.format_exception(failed.value))
 
     async def test_no_text_comes_back(self, open_doors: Open, server: EmbeddingServer) -> None:
@@ -1073,6 +1073,30 @@ class TestProcesses:
             loop.close()
             """
         finish(script(server, code))
+
+    @needs_fork
+    @pytest.mark.parametrize("leave", ["os._exit(0)", "sys.exit()"])
+    def test_a_child_that_drops_an_embedding_client_harms_nobody(
+        self, leave: str, script: Script, server: EmbeddingServer
+    ) -> None:
+        """A child that drops an EmbeddingClient it inherited neither warns nor touches the parent's connections."""
+        code = f"""
+            client = make(EmbeddingClient, concurrency=1)
+            loop = asyncio.new_event_loop()
+            loop.run_until_complete(client.embed(texts("before")))
+            child = os.fork()
+            if not child:
+                del client
+                gc.collect()
+                {leave}
+            assert os.waitpid(child, 0)[1] == 0
+            for round in "ab":
+                assert right(loop.run_until_complete(client.embed(texts(round))), texts(round))
+            loop.run_until_complete(client.close())
+            loop.close()
+            """
+        finish(script(server, code))
+        assert server.connections == 1
 
     @pytest.mark.parametrize(
         "method",

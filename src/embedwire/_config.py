@@ -411,7 +411,7 @@ def _headers(headers: object) -> tuple[tuple[str, Secret], ...]:
             raise InputError(f"headers must not set {name}: the client needs it for itself")
         if not isinstance(value, str) or not _HEADER_VALUE.fullmatch(value):
             raise InputError(
-                f"the value of header {name} must be a str of printable ASCII without line breaks"
+                f"headers: the value of {name} must be a str of printable ASCII without line breaks"
             )
     return tuple(sorted((name, Secret(value)) for name, value in headers.items()))
 

@@ -246,6 +246,13 @@ class SharedEmbeddingClient:
         settings = self._hold.settings
         return f"SharedEmbeddingClient({settings.base_url!r}, model={settings.form.model!r})"
 
+    def __eq__(self, other: object) -> bool:
+        """Clients of equal settings are equal: they share everything."""
+        return isinstance(other, SharedEmbeddingClient) and self._hold.settings == other._hold.settings
+
+    def __hash__(self) -> int:
+        return hash(self._hold.settings)
+
     def __reduce__(self) -> tuple[Callable[[Settings], SharedEmbeddingClient], tuple[Settings]]:
         return _from_settings, (self._hold.settings,)
 

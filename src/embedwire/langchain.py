@@ -2,11 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+import copy
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Literal
 
 try:
     from langchain_core.embeddings import Embeddings
-    from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, SecretStr, SkipValidation, field_validator
+    from pydantic import (
+        BaseModel,
+        ConfigDict,
+        Field,
+        PrivateAttr,
+        SecretStr,
+        SkipValidation,
+        ValidationError,
+        field_validator,
+    )
 except ModuleNotFoundError as missing:
     raise ModuleNotFoundError(
         'embedwire.langchain needs langchain-core: pip install "embedwire[langchain]"', name=missing.name
@@ -23,7 +34,11 @@ from embedwire._config import (
     RetryPolicy,
     Timeouts,
 )
+from embedwire._pydantic import without_input
 from embedwire._shared import SharedEmbeddingClient
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 __all__ = ["EmbedwireEmbeddings"]
 
@@ -123,6 +138,20 @@ class EmbedwireEmbeddings(BaseModel, Embeddings):
     on_full: SkipValidation[OnFull] = "wait"
 
     _client: SharedEmbeddingClient = PrivateAttr()
+
+    if not TYPE_CHECKING:  # type checkers see the fields
+
+        def __init__(self, **fields: Any) -> None:
+            """Pydantic's own errors carry what was passed in, keys among it, even where its text does not."""
+            try:
+                super().__init__(**fields)
+            except ValidationError as error:
+                raise without_input(error) from None
+
+    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
+        """A copy that works with the updated settings; they are checked."""
+        fields = {name: getattr(self, name) for name in type(self).model_fields}
+        return type(self)(**(copy.deepcopy(fields) if deep else fields) | dict(update or {}))
 
     @field_validator("api_key", mode="before")
     @classmethod

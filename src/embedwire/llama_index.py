@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+import copy
 import pickle
-from typing import Any, Literal
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Literal
 
 try:
     from llama_index.core.base.embeddings.base import BaseEmbedding
-    from pydantic import ConfigDict, Field, PrivateAttr, SecretStr, SkipValidation, field_validator
+    from pydantic import (
+        ConfigDict,
+        Field,
+        PrivateAttr,
+        SecretStr,
+        SkipValidation,
+        ValidationError,
+        field_validator,
+    )
 except ModuleNotFoundError as missing:
     raise ModuleNotFoundError(
         'embedwire.llama_index needs llama-index-core: pip install "embedwire[llama-index]"',
@@ -26,8 +36,12 @@ from embedwire._config import (
     Timeouts,
     check_prompts,
 )
+from embedwire._pydantic import without_input
 from embedwire._shared import SharedEmbeddingClient
 from embedwire.exceptions import InputError
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 __all__ = ["EmbedwireEmbedding"]
 
@@ -82,7 +96,8 @@ class EmbedwireEmbedding(BaseEmbedding):
     dimensions: SkipValidation[int | None] = Field(default=None, frozen=True)
     normalize: SkipValidation[bool] = Field(default=False, frozen=True)
     prompts: SkipValidation[Prompts | str | None] = Field(default=None, frozen=True)
-    embed_batch_size: int = Field(default=256, gt=0, le=2048)
+    embed_batch_size: int = Field(default=256, gt=0, le=2048, exclude=True)
+    num_workers: int | None = Field(default=None, exclude=True)
     api_key: SkipValidation[ApiKey | None] = Field(default=None, frozen=True, exclude=True, repr=False)
     batch_size: SkipValidation[int | BatchLimits | Literal["auto"]] = Field(
         default="auto", frozen=True, exclude=True
@@ -103,6 +118,20 @@ class EmbedwireEmbedding(BaseEmbedding):
 
     _client: SharedEmbeddingClient = PrivateAttr()
 
+    if not TYPE_CHECKING:  # type checkers see the fields
+
+        def __init__(self, **fields: Any) -> None:
+            """Pydantic's own errors carry what was passed in, keys among it, even where its text does not."""
+            try:
+                super().__init__(**fields)
+            except ValidationError as error:
+                raise without_input(error) from None
+
+    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
+        """A copy that works with the updated settings; they are checked."""
+        fields = {name: getattr(self, name) for name in type(self).model_fields}
+        return type(self)(**(copy.deepcopy(fields) if deep else fields) | dict(update or {}))
+
     @field_validator("api_key", mode="before")
     @classmethod
     def _hide(cls, key: object) -> object:
@@ -110,6 +139,10 @@ class EmbedwireEmbedding(BaseEmbedding):
 
     def model_post_init(self, context: Any, /) -> None:
         """Checks the arguments; connects to nothing."""
+        if not self.model_name:
+            raise InputError(
+                "model_name must not be empty; leave it out for the model that the server serves"
+            )
         names = set(EmbedwireEmbedding.model_fields) - set(BaseEmbedding.model_fields)
         arguments = {name: getattr(self, name) for name in names}
         self._client = SharedEmbeddingClient(
