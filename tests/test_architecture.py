@@ -19,7 +19,8 @@ from embedwire import exceptions, testing
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "src" / "embedwire"
 MODULES = sorted(path.name for path in PACKAGE.glob("*.py"))
-SHELL = {"__init__.py", "__main__.py", "cli.py", "serve.py", "langchain.py", "llama_index.py"}
+ADAPTERS = {"langchain.py", "llama_index.py", "_pydantic.py"}
+SHELL = {"__init__.py", "__main__.py", "cli.py", "serve.py", *ADAPTERS}
 CORE = [name for name in MODULES if name not in SHELL]
 HEAVY = {
     "aiohttp",
@@ -118,12 +119,19 @@ def test_only_the_transport_knows_aiohttp(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "framework"), [("langchain.py", "langchain_core"), ("llama_index.py", "llama_index")]
+    ("name", "framework"),
+    [("langchain.py", {"langchain_core"}), ("llama_index.py", {"llama_index"}), ("_pydantic.py", set())],
 )
-def test_an_adapter_knows_one_framework(name: str, framework: str) -> None:
-    """An adapter imports its framework, pydantic that comes with it, and the core."""
+def test_an_adapter_knows_one_framework(name: str, framework: set[str]) -> None:
+    """An adapter imports its framework, pydantic that comes with it, and the core; what two share, neither."""
     foreign = roots(PACKAGE / name) - set(sys.stdlib_module_names)
-    assert foreign == {"embedwire", framework, "pydantic"}
+    assert foreign - {"embedwire", "pydantic", "pydantic_core", "typing_extensions"} == framework
+
+
+@pytest.mark.parametrize("name", CORE)
+def test_the_core_knows_no_adapter(name: str) -> None:
+    """Nothing in the core imports an adapter, the command line or a server."""
+    assert not own_imports(PACKAGE / name) & {*SHELL, "testing/"}
 
 
 @pytest.mark.parametrize("name", [file for files, touches in rooms() if touches == "pure" for file in files])

@@ -43,6 +43,16 @@ def server() -> Iterator[EmbeddingServer]:
         yield server
 
 
+class Unhashable:
+    """A function that cannot be a key of a dict."""
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __call__(self) -> str:
+        """Return the key."""
+        return KEY
+
+
 class TestBadArguments:
     """What cannot work is said at once, by name, with the cure."""
 
@@ -88,6 +98,7 @@ class TestBadArguments:
             ("api_key", " " + KEY, "strip it"),
             ("api_key", KEY + "\0", "no HTTP header can carry"),
             ("api_key", KEY + "é", "no HTTP header can carry"),
+            ("api_key", Unhashable(), "cannot be hashed; pass a function or a method"),
             ("headers", [("X-A", "b")], "must be a mapping"),
             ("headers", "X-A: b", "must be a mapping"),
             ("headers", {"X A": "b"}, "no HTTP header name"),
@@ -115,11 +126,13 @@ class TestBadArguments:
             ("proxy", f"http://me:{KEY}@proxy:port", "pass for example 'http://proxy:3128'"),
             ("ssl", 5, "ssl.SSLContext, the path of a CA file"),
             ("ssl", Path("ca.pem"), "ssl.SSLContext, the path of a CA file"),
+            ("ssl", "no-such-file.pem", "does not exist"),
             ("trust_env", 1, "True or False"),
             ("trust_env", "yes", "True or False"),
             # what is asked
             ("model", "", "None for the model that the server serves"),
             ("model", 5, "None for the model that the server serves"),
+            ("model", "\ud800", "None for the model that the server serves"),
             ("dimensions", 0, "an int of at least 1"),
             ("dimensions", -1, "an int of at least 1"),
             ("dimensions", 8.0, "an int of at least 1"),
@@ -134,6 +147,7 @@ class TestBadArguments:
             ("prompts", ("query: ", "passage: "), "Prompts(query=…, document=…)"),
             ("prompts", {"question": "q"}, "must be a Prompts"),
             ("prompts", {"query": 5}, "must be a str"),
+            ("prompts", {"document": "\udfff"}, "must be a str of valid Unicode"),
             # how it is sent
             ("batch_size", 0, "an int of at least 1, 'auto' or BatchLimits("),
             ("batch_size", -5, "an int of at least 1, 'auto' or BatchLimits("),
@@ -459,7 +473,7 @@ class TestSecret:
 
     def test_is_equal_by_value_and_survives_a_pickle(self) -> None:
         """Equal secrets are equal keys of a dict, before and after a pickle."""
-        again = pickle.loads(pickle.dumps(Secret(KEY)))  # noqa: S301 - our own bytes
+        again = pickle.loads(pickle.dumps(Secret(KEY)))
         assert again == Secret(KEY)
         assert again.reveal() == KEY
         assert {again: 1}[Secret(KEY)] == 1
@@ -495,7 +509,7 @@ class TestRecords:
         assert same == record
         assert hash(same) == hash(record)
         assert type(record)() != record
-        assert pickle.loads(pickle.dumps(record)) == record  # noqa: S301 - our own bytes
+        assert pickle.loads(pickle.dumps(record)) == record
         assert not hasattr(record, "__dict__")
 
     @pytest.mark.parametrize("record", RECORDS, ids=lambda record: type(record).__name__)
@@ -519,7 +533,12 @@ class TestRecords:
             (RetryPolicy, "attempts", [0, -1, True, 2.0, None, "3"], "max_retries.attempts"),
             (RetryPolicy, "base", [-1, NAN, INF, None, True, "1"], "max_retries.base"),
             (RetryPolicy, "throttled_base", [-1, None], "max_retries.throttled_base"),
-            (RetryPolicy, "multiplier", [0, 0.5, -2, NAN, INF, True, None, "2"], "max_retries.multiplier"),
+            (
+                RetryPolicy,
+                "multiplier",
+                [0, 0.5, -2, 101, NAN, INF, True, None, "2"],
+                "max_retries.multiplier",
+            ),
             (RetryPolicy, "cap", [-1, None, INF], "max_retries.cap"),
             (RetryPolicy, "retry_after_cap", [-1, None, NAN], "max_retries.retry_after_cap"),
             (RetryPolicy, "jitter", [0, None, "no"], "max_retries.jitter"),
@@ -570,16 +589,17 @@ class TestRecords:
         assert simple == record
         assert simple.target() == record.target()
 
-    def test_an_ssl_context_is_taken(self) -> None:
+    def test_an_ssl_context_is_taken(self, tmp_path: Path) -> None:
         """An SSLContext, a path, True and False are all ways to say what to trust."""
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-        for value in (context, "ca.pem", False):
-            assert EmbeddingClient(URL, ssl=value)._settings.ssl is value
+        authority = tmp_path / "ca.pem"
+        authority.touch()
+        for value in (ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT), str(authority), False, True, None):
+            assert EmbeddingClient(URL, ssl=value)._settings.ssl is (None if value is True else value)
 
     def test_settings_survive_a_pickle(self) -> None:
         """Settings, an explicit key among them, come out of a pickle as they went in."""
         settings = SharedEmbeddingClient(URL, api_key=KEY, headers={"X-A": "b"}, timeout=5)._hold.settings
-        assert pickle.loads(pickle.dumps(settings)) == settings  # noqa: S301 - our own bytes
+        assert pickle.loads(pickle.dumps(settings)) == settings
 
     def test_presets_reach_the_server(self, server: EmbeddingServer) -> None:
         """A preset puts its model's prompts before queries and documents, and nothing else changes."""

@@ -35,7 +35,7 @@ from embedwire import (
     UsageError,
     exceptions,
 )
-from embedwire._faults import Failure, screened, to_error
+from embedwire._faults import WITHHELD, Failure, screened, to_error
 from embedwire._retry import (
     Action,
     Break,
@@ -96,7 +96,7 @@ class TestTable:
         ("how", "reused", "seen", "action", "error"),
         [
             (Break.NAME, False, NEW, Action.GIVE_UP, ConnectionFailed),
-            (Break.NAME, False, ALIVE, Action.GIVE_UP, ConnectionFailed),
+            (Break.NAME, False, ALIVE, Action.WAIT, ConnectionFailed),
             (Break.REFUSED, False, NEW, Action.RETRY, ConnectionFailed),
             (Break.REFUSED, False, ALIVE, Action.WAIT, ConnectionFailed),
             (Break.CONNECT_TIMEOUT, False, NEW, Action.GIVE_UP, ConnectionFailed),
@@ -406,7 +406,7 @@ class TestDelay:
             attempts=st.integers(1, 10**6),
             base=st.floats(0, 1e300),
             throttled_base=st.floats(0, 1e300),
-            multiplier=st.one_of(st.floats(1, 1e300), st.integers(1, 10**18)),
+            multiplier=st.one_of(st.floats(1, 100), st.integers(1, 100)),
             cap=st.floats(0, 1e300),
             jitter=st.booleans(),
         ),
@@ -430,21 +430,21 @@ class TestScreen:
         [
             f"cannot embed '{TEXT}'",
             "bad input: The patient is called...",
-            "…called Kim and…",
+            "…called Kim and l…",
             f"invalid key {KEY}",
-            "invalid key 0123456789ab***",
+            "invalid key 0123456789abcdef",
         ],
     )
     def test_withholds_what_repeats_a_text_or_the_key(self, words: str) -> None:
-        """A message that quotes 12 characters or more of either is withheld whole."""
-        assert (
-            screened(words, [self.KEY, "other", self.TEXT])
-            == "(withheld: the message repeats a text or the key)"
-        )
+        """A message that quotes 15 characters or more of either is withheld whole."""
+        assert screened(words, [self.KEY, "other", self.TEXT]) == WITHHELD
 
     def test_withholds_a_short_text(self) -> None:
-        """A text shorter than that is not to be repeated at all."""
-        assert "Kim" not in screened("cannot embed Kim", ["Kim"])
+        """Of a shorter text, all of it is not to be repeated."""
+        assert "Park" not in screened("cannot embed Park", ["Park"])
+        assert (
+            screened("at most 32", ["32"]) == "at most 32"
+        )  # a server says numbers and single words of its own
 
     @pytest.mark.parametrize("words", ["Invalid API Key", "the patience of the server", "", "sk-"])
     def test_shows_the_rest(self, words: str) -> None:
@@ -477,17 +477,16 @@ class TestScreen:
         assert screened(words, [text]) != words
 
     @given(
-        st.text(st.characters(exclude_categories=["Cs"]), min_size=12),
+        st.text(st.characters(exclude_categories=["Cs"]), min_size=15),
         st.text(max_size=20),
         st.text(max_size=20),
     )
     def test_no_message_has_a_text(self, text: str, before: str, after: str) -> None:
-        """Whatever stands around it, a text of 12 characters or more does not get through."""
+        """Whatever stands around it, a text of 15 characters or more does not get through."""
         words = classify(reply(400, json.dumps({"error": before + text + after}).encode()), NEW).fault.words
         shown = screened(words, [text])
-        assert not any(
-            run in shown for run in (text[at : at + 12] for at in range(len(text) - 11)) if run.strip()
-        )
+        runs = (text[at : at + 15] for at in range(len(text) - 14))
+        assert not any(run in shown for run in runs if run.strip())
 
 
 FAULT = Fault(
@@ -496,7 +495,7 @@ FAULT = Fault(
 
 
 def _pickled(error: RequestError) -> Any:
-    return pickle.loads(pickle.dumps(error))  # noqa: S301 - our own bytes
+    return pickle.loads(pickle.dumps(error))
 
 
 class TestErrors:

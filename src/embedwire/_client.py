@@ -54,8 +54,8 @@ class EmbeddingClient:
             ``EMBEDWIRE_API_KEY`` (for ``https://api.openai.com`` also ``OPENAI_API_KEY``).
         batch_size: Most texts in one request, or `BatchLimits` for characters too. ``"auto"``: 5,
             and 32 queries that wait together.
-        concurrency: Most requests in flight at the server. ``"auto"``: twice the slots of a server that tells
-            them, else 8.
+        concurrency: Most requests in flight at the server. ``"auto"``: 4 at first; then twice the slots of a
+            llama-server, at most 4 more than its slots; 8 at other servers.
         timeout: Seconds for one request, or `Timeouts`. Default: 120 in all, 10 to connect, 60 of silence.
         deadline: Seconds for one whole call: queue, attempts, pauses and body. Default: none.
         max_retries: Repeats of a request that failed for a passing reason, or a `RetryPolicy`. Default: 2.

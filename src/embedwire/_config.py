@@ -118,6 +118,8 @@ class RetryPolicy:
 
     def __post_init__(self) -> None:
         _check_int("max_retries.attempts", self.attempts, least=1)
+        if not isinstance(self.jitter, bool):
+            raise InputError(f"max_retries.jitter must be True or False, not {self.jitter!r}")
         for name in ("base", "throttled_base", "cap", "retry_after_cap"):
             check_seconds(f"max_retries.{name}", getattr(self, name), zero=True, none=False)
         if not _is_number(self.multiplier) or not 1 <= self.multiplier <= 100:
@@ -371,7 +373,7 @@ def _base_url(url: object) -> str:
 
 
 def _split(url: str, name: str, example: str) -> SplitResult:
-    if not url or url != url.strip() or any(char <= " " for char in url):
+    if not url or url != url.strip() or any(char <= " " or char == "\x7f" for char in url):
         raise InputError(f"{name} is empty or has white space in it; {example}")
     try:
         parts = urlsplit(url)

@@ -140,6 +140,11 @@ class Dispatcher:
                 _resolve(call.future, error=error)
         self._pump()
 
+    def vanish(self) -> None:
+        """Forgets every call without a word: the process ends, and only daemon threads still wait."""
+        for call in list(self._calls):
+            self._leave(call)
+
     async def settle(self) -> None:
         """Cancels what is on its way, and waits until it has let go of its connections."""
         tasks = [batch.task for batch in self._batches if batch.task is not None]

@@ -41,7 +41,7 @@ def to_error(failure: Failure, *, server: str, index: int | None, count: int | N
     fault = failure.fault
     where = server if index is None else f"{server}, texts[{index}]" + (f" of {count}" if count else "")
     tries = f", after {failure.attempts} request{'s' * (failure.attempts != 1)}" if failure.attempts else ""
-    words = f' The server says: "{fault.words}".' if fault.words else ""
+    words = f' The server says: "{fault.words.rstrip(".")}".' if fault.words else ""
     error = fault.error(f"{fault.what}: {where}{tries}.{words} {fault.cure}")
     error.server = server
     error.index = index
@@ -56,15 +56,15 @@ def to_error(failure: Failure, *, server: str, index: int | None, count: int | N
 def screened(words: str, secrets: Iterable[str]) -> str:
     """The server's words, or a note in their place where they repeat a text or a key.
 
-    Servers quote what they were sent, escaped or not. A text counts as repeated when about 15 of its characters
+    Servers quote what they were sent, escaped or not. A text counts as repeated when 12 of its characters
     in a row, or all of a shorter one of at least 4, stand in the message.
     """
-    windows = [words[at : at + 12] for at in range(0, max(1, len(words) - 11), 4)]
+    windows = [words[at : at + 12] for at in range(len(words) - 11)]
     for secret in secrets:
         for form in {" ".join(secret.split()), ascii(secret)[1:-1], orjson.dumps(secret).decode()[1:-1]}:
-            if len(form) >= 4 and (form in words or any(len(w) == 12 and w in form for w in windows)):
+            if len(form) >= 4 and (form in words or any(window in form for window in windows)):
                 return WITHHELD
     return words
 
 
-WITHHELD = "(withheld: the message repeats a text or a key)"
+WITHHELD = "(withheld: the message repeats a text or the key)"

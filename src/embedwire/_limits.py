@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TypeAlias
 
 from embedwire._config import BatchLimits, Form, Kind
-
-if TYPE_CHECKING:
-    from embedwire._wire import Told
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,6 +33,15 @@ class ServerInfo:
     max_texts: int | None = None
     max_chars: int | None = None
     base64: bool | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Told:
+    """What a server says of itself."""
+
+    slots: int | None = None
+    context: int | None = None
+    max_texts: int | None = None
 
 
 Variant: TypeAlias = "tuple[str | None, int | None]"  # model and dimensions, as requested
@@ -83,6 +89,9 @@ class Learned:
 DEFAULT_TEXTS = 5
 DEFAULT_QUERIES = 32  # queries are short, and wait together only when many ask at once
 DEFAULT_CONCURRENCY = 8
+# llama-server's HTTP threads are its slots and 4 more, and a kept connection keeps one of them: a connection
+# beyond that waits until another was idle for 5 s. Its slots are 1 or more, so 4 is safe while they are unknown.
+LLAMA_CPP_SPARE = 4
 STREAM_CHUNK = 256  # texts per piece of a stream whose batches are limited by characters alone
 
 
@@ -94,7 +103,11 @@ def batch_limits(form: Form, server: Learned, kind: Kind = "document") -> BatchL
 
 def concurrency(form: Form, server: Learned) -> int:
     """The most requests that may be in flight now."""
-    return form.concurrency or (2 * server.slots if server.slots else DEFAULT_CONCURRENCY)
+    if form.concurrency is not None:
+        return form.concurrency
+    if server.slots is not None:
+        return min(2 * server.slots, server.slots + LLAMA_CPP_SPARE)
+    return LLAMA_CPP_SPARE if server.software in (None, "llama.cpp") else DEFAULT_CONCURRENCY
 
 
 def least(one: int | None, other: int | None) -> int | None:

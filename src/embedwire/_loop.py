@@ -26,6 +26,7 @@ class LoopThread:
         self._pid = os.getpid()
         self._thread = threading.Thread(target=self._run, name="embedwire", daemon=True)
         self._thread.start()
+        self.ident = self._thread.ident
 
     def start(self, work: Coroutine[Any, Any, T]) -> Future[T]:
         """Runs a coroutine on the loop; its result comes with the future."""
@@ -34,10 +35,6 @@ class LoopThread:
     def here(self) -> bool:
         """Whether this is the process that started the thread, not a forked child."""
         return self._pid == os.getpid()
-
-    def is_current(self) -> bool:
-        """Whether the caller runs on this very thread."""
-        return threading.current_thread() is self._thread
 
     def stop(self) -> None:
         """Closes every connection and ends the thread."""
@@ -65,6 +62,11 @@ def loop_thread() -> LoopThread:
         if _current is None:
             _current = LoopThread()
         return _current
+
+
+def on_loop_thread() -> bool:
+    """Whether the caller runs on the loop thread."""
+    return _current is not None and _current.ident == threading.get_ident()
 
 
 def _stop() -> None:

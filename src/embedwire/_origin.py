@@ -63,7 +63,7 @@ class Origins:
             origin.abandon()
 
     async def close(self) -> None:
-        """Closes everything, whoever uses it."""
+        """Closes everything, whoever uses it, at the end of the process."""
         for origin, _ in self._used.values():
-            origin.dispatcher.end(error=None)
+            origin.dispatcher.vanish()
             await origin.close()

@@ -224,7 +224,8 @@ _OF_TEXT = re.compile(
 # "at most 96", "less than or equal to 128", each in a message about the batch or the count of inputs.
 _MAX_TEXTS = re.compile(
     r"(?:maximum allowed batch size|not be (?:larger|greater) than|(?:must|should|can|may)(?:not| not) exceed"
-    r"|at most|(?:less|fewer|smaller) than or equal to|max(?:imum)? batch size(?: is| of)?|up to)\D{0,12}?(\d+)",
+    r"|at most|(?:less|fewer|smaller) than or equal to|max(?:imum)? batch size(?: is| of)?|up to)\D{0,12}?(\d+)"
+    r"(?!\d|\.\d|\s*(?:tokens|char|words|bytes|[kM]i?B))",
     re.IGNORECASE,
 )
 _ABOUT_COUNT = re.compile(r"batch|inputs|items|texts|array|list|documents|number of", re.IGNORECASE)
@@ -363,19 +364,18 @@ def retry_after(headers: Mapping[str, str], *, now: Callable[[], float] = time.t
 
     Absurd values (not a number, negative, over a day) are ignored.
     """
-    seconds: float | None = None
-    try:
-        if "retry-after-ms" in headers:
-            seconds = float(headers["retry-after-ms"]) / 1000
-        elif "retry-after" in headers:
-            seconds = float(headers["retry-after"])
-    except ValueError:
+    for name, unit in (("retry-after-ms", 0.001), ("retry-after", 1.0)):
+        value = headers.get(name, "")
         try:
-            date = email.utils.parsedate_to_datetime(headers.get("retry-after", ""))
-            seconds = max(0.0, date.timestamp() - now())
-        except (ValueError, TypeError, OverflowError):
-            return None
-    return seconds if seconds is not None and 0 <= seconds <= 86_400 else None
+            seconds = float(value) * unit
+        except ValueError:
+            try:
+                seconds = max(0.0, email.utils.parsedate_to_datetime(value).timestamp() - now())
+            except (ValueError, TypeError, OverflowError):
+                continue
+        if 0 <= seconds <= 86_400:
+            return seconds
+    return None
 
 
 def delay(

@@ -6,6 +6,7 @@ import asyncio
 import concurrent.futures
 import contextlib
 import os
+import sys
 import threading
 import weakref
 from collections.abc import AsyncIterable, Callable, Iterable, Mapping
@@ -98,9 +99,13 @@ class _Hold:
 
         return thread.start(ask())
 
-    def waits_for_itself(self) -> bool:
-        """Whether the caller is the loop thread, where waiting would never end."""
-        return self._thread is not None and self._thread.is_current()
+    def check_waiter(self) -> None:
+        """Raises UsageError on the loop thread, where waiting would never end."""
+        loop = sys.modules.get("embedwire._loop")  # before it is imported there is no such thread
+        if loop is not None and loop.on_loop_thread():
+            raise UsageError(
+                "a sync method was called on embedwire's own loop thread; use its async twin there"
+            )
 
     def thread(self) -> LoopThread:
         """The loop thread of this process."""
@@ -171,8 +176,8 @@ class SharedEmbeddingClient:
             ``EMBEDWIRE_API_KEY`` (for ``https://api.openai.com`` also ``OPENAI_API_KEY``).
         batch_size: Most texts in one request, or `BatchLimits` for characters too. ``"auto"``: 5,
             and 32 queries that wait together.
-        concurrency: Most requests in flight at the server. ``"auto"``: twice the slots of a server that tells
-            them, else 8.
+        concurrency: Most requests in flight at the server. ``"auto"``: 4 at first; then twice the slots of a
+            llama-server, at most 4 more than its slots; 8 at other servers.
         timeout: Seconds for one request, or `Timeouts`. Default: 120 in all, 10 to connect, 60 of silence.
         deadline: Seconds for one whole call: queue, attempts, pauses and body. Default: none.
         max_retries: Repeats of a request that failed for a passing reason, or a `RetryPolicy`. Default: 2.
@@ -280,7 +285,7 @@ class SharedEmbeddingClient:
 
     def embed_query(self, text: str) -> list[float]:
         """As `EmbeddingClient.embed_query`; blocks this thread."""
-        vector: list[float] = self._wait(self._hold.submit([check_text(text)], "query"))[0].tolist()
+        vector: list[float] = self._wait(self._submit([check_text(text)], "query"))[0].tolist()
         return vector
 
     async def aembed_query(self, text: str) -> list[float]:
@@ -294,7 +299,7 @@ class SharedEmbeddingClient:
         """As `EmbeddingClient.embed_array`; blocks this thread."""
         texts = check_texts(texts)
         check_kind(kind)
-        return self._wait(self._hold.submit(texts, kind)) if texts else no_vectors(self.server_info())
+        return self._wait(self._submit(texts, kind)) if texts else no_vectors(self.server_info())
 
     async def aembed_array(self, texts: list[str], kind: Kind = "document") -> NDArray[np.float32]:
         """As `EmbeddingClient.embed_array`."""
@@ -312,7 +317,7 @@ class SharedEmbeddingClient:
         check_kind(kind)
         return Stream(
             texts,
-            self._submitter(kind),
+            lambda chunk, start: self._submit(check_texts(chunk, start), kind, start),
             size=lambda: stream_chunk(self._hold.settings),
             window=lambda: stream_window(self._hold.settings),
             on_error=on_error,
@@ -328,10 +333,11 @@ class SharedEmbeddingClient:
         """As `EmbeddingClient.stream`. The texts are read on the caller's loop."""
         check_source(texts, asynchronous=True)
         check_kind(kind)
-        submit = self._submitter(kind)
         return AsyncStream(
             texts,
-            lambda chunk, start: asyncio.wrap_future(submit(chunk, start)),
+            lambda chunk, start: asyncio.wrap_future(
+                self._hold.submit(check_texts(chunk, start), kind, start)
+            ),
             size=lambda: stream_chunk(self._hold.settings),
             window=lambda: stream_window(self._hold.settings),
             on_error=on_error,
@@ -339,6 +345,7 @@ class SharedEmbeddingClient:
 
     def wait_ready(self, timeout: float = 60.0) -> ServerInfo:
         """As `EmbeddingClient.wait_ready`; blocks this thread."""
+        self._hold.check_waiter()
         return self._wait(self._waiting(timeout))
 
     async def await_ready(self, timeout: float = 60.0) -> ServerInfo:
@@ -352,6 +359,7 @@ class SharedEmbeddingClient:
 
     def close(self) -> None:
         """Ends this client's calls; the last client of a server closes its connections. Twice is fine."""
+        self._hold.check_waiter()
         closing = self._hold.end()
         if closing is not None:
             self._wait(closing)
@@ -362,8 +370,12 @@ class SharedEmbeddingClient:
         if closing is not None:
             await asyncio.wrap_future(closing)
 
-    def _submitter(self, kind: Kind) -> Callable[[list[str], int], concurrent.futures.Future[Vectors]]:
-        return lambda chunk, start: self._hold.submit(check_texts(chunk, start), kind, start)
+    def _submit(
+        self, texts: list[str], kind: Kind, offset: int | None = None
+    ) -> concurrent.futures.Future[Vectors]:
+        """For callers that will wait in this thread."""
+        self._hold.check_waiter()
+        return self._hold.submit(texts, kind, offset)
 
     def _waiting(self, timeout: float) -> concurrent.futures.Future[ServerInfo]:
         check_seconds("timeout", timeout, none=False)
@@ -371,10 +383,6 @@ class SharedEmbeddingClient:
 
     def _wait(self, future: concurrent.futures.Future[T]) -> T:
         try:
-            if self._hold.waits_for_itself():
-                raise UsageError(
-                    "a sync method was called on embedwire's own loop thread; use its async twin there"
-                )
             return future.result()
         except BaseException:
             future.cancel()  # an interrupt: what nobody waits for is not sent

@@ -313,7 +313,7 @@ def _cause(error: BaseException, *, answered: bool) -> tuple[Break, str]:
         return Break.READ_TIMEOUT, ""
     if isinstance(error, (asyncio.TimeoutError, TimeoutError)):  # also an OSError, so before those
         return Break.TOTAL_TIMEOUT, ""
-    if isinstance(error, aiohttp.ClientConnectorDNSError):
+    if isinstance(error, (aiohttp.ClientConnectorDNSError, UnicodeError)):  # or a label that no name can have
         return Break.NAME, ""
     if isinstance(error, (aiohttp.ClientSSLError, ssl.SSLError)):
         return Break.TLS, type(error.__cause__ or error).__name__

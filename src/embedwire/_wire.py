@@ -7,13 +7,14 @@ width and of the expected one, all numbers finite. A reply that breaks it is ref
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import orjson
 import pybase64
 from numpy.typing import NDArray
+
+from embedwire._limits import Told
 
 Matrix = NDArray[np.float32]
 
@@ -180,9 +181,8 @@ def _vector(row: Any, position: int) -> NDArray[Any]:
         raise ContractBroken(f"a {type(row).__name__} instead of a vector", position=position)
     for number in row:
         if type(number) is not float and type(number) is not int:
-            raise ContractBroken(
-                f"a {type(number).__name__} among the numbers of a vector", position=position
-            )
+            kind = "null" if number is None else f"a {type(number).__name__}"
+            raise ContractBroken(f"{kind} among the numbers of a vector", position=position)
     try:
         return np.array(row, dtype=np.float64)
     except OverflowError:
@@ -232,15 +232,6 @@ def models(body: bytes) -> list[str]:
     if not isinstance(data, list):
         return []
     return [item["id"] for item in data if isinstance(item, dict) and isinstance(item.get("id"), str)]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Told:
-    """What a server says of itself."""
-
-    slots: int | None = None
-    context: int | None = None
-    max_texts: int | None = None
 
 
 def told(body: bytes) -> Told:

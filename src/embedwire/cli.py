@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from embedwire import __version__
+from embedwire._version import __version__
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 

@@ -37,9 +37,6 @@ from embedwire._config import (
 from embedwire._pydantic import without_input
 from embedwire._shared import SharedEmbeddingClient
 
-if TYPE_CHECKING:
-    from typing_extensions import Self
-
 __all__ = ["EmbedwireEmbeddings"]
 
 
@@ -148,7 +145,9 @@ class EmbedwireEmbeddings(BaseModel, Embeddings):
             except ValidationError as error:
                 raise without_input(error) from None
 
-    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
+    def model_copy(
+        self, *, update: Mapping[str, Any] | None = None, deep: bool = False
+    ) -> EmbedwireEmbeddings:
         """A copy that works with the updated settings; they are checked."""
         fields = {name: getattr(self, name) for name in type(self).model_fields}
         return type(self)(**(copy.deepcopy(fields) if deep else fields) | dict(update or {}))

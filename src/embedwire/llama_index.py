@@ -40,9 +40,6 @@ from embedwire._pydantic import without_input
 from embedwire._shared import SharedEmbeddingClient
 from embedwire.exceptions import InputError
 
-if TYPE_CHECKING:
-    from typing_extensions import Self
-
 __all__ = ["EmbedwireEmbedding"]
 
 SERVED = "unknown"  # LlamaIndex's own default name: the model that the server serves
@@ -127,7 +124,9 @@ class EmbedwireEmbedding(BaseEmbedding):
             except ValidationError as error:
                 raise without_input(error) from None
 
-    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
+    def model_copy(
+        self, *, update: Mapping[str, Any] | None = None, deep: bool = False
+    ) -> EmbedwireEmbedding:
         """A copy that works with the updated settings; they are checked."""
         fields = {name: getattr(self, name) for name in type(self).model_fields}
         return type(self)(**(copy.deepcopy(fields) if deep else fields) | dict(update or {}))
