@@ -101,8 +101,9 @@ class _Hold:
 
     def check_waiter(self) -> None:
         """Raises UsageError on the loop thread, where waiting would never end."""
-        loop = sys.modules.get("embedwire._loop")  # before it is imported there is no such thread
-        if loop is not None and loop.on_loop_thread():
+        # Before `_loop` is imported, or half-way through, there is no such thread.
+        on_loop_thread = getattr(sys.modules.get("embedwire._loop"), "on_loop_thread", None)
+        if on_loop_thread is not None and on_loop_thread():
             raise UsageError(
                 "a sync method was called on embedwire's own loop thread; use its async twin there"
             )
