@@ -6,6 +6,8 @@ ifeq ($(OS),Windows_NT)
 BIN    := $(VENV)/Scripts
 endif
 
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
 .PHONY: demo test lint clean
 
 demo: $(VENV)/.demo ## embed real documents through LangChain and LlamaIndex with the bundled server

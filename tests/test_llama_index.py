@@ -577,7 +577,8 @@ class TestCopies:
         again = getattr(EmbedwireEmbedding, f"from_{way}")(dump)
         with closing(EmbedwireEmbedding(**arguments)) as plain, closing(again):
             assert again._client._hold.settings == plain._client._hold.settings
-            assert again.embed_batch_size == 256  # no part of a vector, so no part of a dump or of a cache's key
+            # It is no part of what makes a vector, so it is no part of a dump or of a cache's key.
+            assert again.embed_batch_size == 256
             assert again.get_query_embedding("where") == plain.get_query_embedding("where")
 
     def test_a_key_function_that_cannot_be_pickled(self, llama: str, truth: Truth) -> None:
