@@ -365,6 +365,11 @@ class TestBase64Check:
         with contextlib.suppress(ContractBroken):
             assert not agrees_in_base64(body(embedding), self.VECTOR, None)
 
+    def test_zeros_prove_nothing(self) -> None:
+        """A vector of zeros says nothing about how numbers are packed."""
+        zeros = np.zeros(4, dtype=np.float32)
+        assert not agrees_in_base64(body(packed(zeros)), zeros, None)
+
     def test_dimensions_are_fitted_first(self) -> None:
         """A cut vector is compared with a cut one."""
         assert agrees_in_base64(body(packed([3, 4, 12, 0])), np.array([0.6, 0.8], dtype=np.float32), 2)
