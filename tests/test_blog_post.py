@@ -137,8 +137,11 @@ class TestSession:
                 assert is_vector_of(await client.embed_query(text), text)
         assert server.batches == [[text] for text in TEXTS]
 
-    async def test_async_with_closes_it(self, server: EmbeddingServer) -> None:
+    async def test_async_with_closes_it(
+        self, server: EmbeddingServer, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         """`async with`: at its end no connection is left, after an error too."""
+        monkeypatch.setattr(_transport, "KEEP_ALIVE", 3600)  # so that only a close closes one
         async with client_of(server) as client:
             await client.embed(TEXTS)
             assert server.open_connections > 0

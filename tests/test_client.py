@@ -619,6 +619,7 @@ class TestLoops:
         loop.close()
         assert server.batches == [["a"], ["c"]]
 
+    @pytest.mark.usefixtures("no_idle_limit")
     def test_a_second_loop_after_the_first_is_fine(self, server: EmbeddingServer) -> None:
         """When its loop is over, EmbeddingClient starts anew on the next, and leaves nothing behind."""
         client = own(server)
@@ -681,6 +682,13 @@ class TestLoops:
         assert server.batches == [TEXTS[:5], ["next"]]
 
 
+@pytest.fixture
+def no_idle_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let idle connections stay, so that only a close closes them."""
+    monkeypatch.setattr("embedwire._transport.KEEP_ALIVE", 3600)
+
+
+@pytest.mark.usefixtures("no_idle_limit")
 class TestEnd:
     """Closing ends everything, once."""
 

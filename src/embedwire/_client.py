@@ -23,6 +23,7 @@ from embedwire._config import (
     settings,
 )
 from embedwire._limits import ServerInfo, learned
+from embedwire._lists import to_lists
 from embedwire._prepare import check_kind, check_text, check_texts, with_prompt
 from embedwire._stream import AsyncStream, OnError, check_source, no_vectors, stream_chunk, stream_window
 from embedwire.exceptions import UsageError
@@ -148,8 +149,7 @@ class EmbeddingClient:
             Overloaded: The queue is full, with ``on_full="raise"``.
             UsageError: The client is closed, or belongs to another loop.
         """
-        vectors: list[list[float]] = (await self.embed_array(texts, kind)).tolist()
-        return vectors
+        return to_lists(await self.embed_array(texts, kind))
 
     async def embed_query(self, text: str) -> list[float]:
         """Embeds one query.

@@ -29,6 +29,7 @@ from embedwire._config import (
     settings,
 )
 from embedwire._limits import ServerInfo, learned
+from embedwire._lists import to_lists
 from embedwire._prepare import check_kind, check_text, check_texts, with_prompt
 from embedwire._stream import (
     AsyncStream,
@@ -276,13 +277,11 @@ class SharedEmbeddingClient:
 
     def embed(self, texts: list[str], kind: Kind = "document") -> list[list[float]]:
         """As `EmbeddingClient.embed`; blocks this thread."""
-        vectors: list[list[float]] = self.embed_array(texts, kind).tolist()
-        return vectors
+        return to_lists(self.embed_array(texts, kind))
 
     async def aembed(self, texts: list[str], kind: Kind = "document") -> list[list[float]]:
         """As `EmbeddingClient.embed`."""
-        vectors: list[list[float]] = (await self.aembed_array(texts, kind)).tolist()
-        return vectors
+        return to_lists(await self.aembed_array(texts, kind))
 
     def embed_query(self, text: str) -> list[float]:
         """As `EmbeddingClient.embed_query`; blocks this thread."""

@@ -7,7 +7,7 @@ width and of the expected one, all numbers finite. A reply that breaks it is ref
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import orjson
@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from embedwire._limits import Told
 
 Matrix = NDArray[np.float32]
+V = TypeVar("V", bytes, NDArray[Any])
 
 
 class ContractBroken(Exception):
@@ -62,17 +63,16 @@ def decode(body: bytes, count: int, *, width: int | None = None) -> Matrix:
         ContractBroken: The reply must not be used.
     """
     rows = _rows(parse(body), count)
-    # The standard says true is no number; numpy says it is 1. No reply has it but in a model's name.
-    if b"true" in body or b"false" in body:
-        _refuse_booleans(rows)
-    matrix = _matrix(rows)
+    matrix = _matrix(rows, body)
     if width is not None and matrix.shape[1] != width:
         raise ContractBroken(
             f"vectors of {matrix.shape[1]} numbers where earlier ones had {width}; if the model was exchanged, "
             "what was stored before must be embedded again",
             other_width=True,
         )
-    if not np.isfinite(matrix).all():
+    with np.errstate(over="ignore", invalid="ignore"):
+        total = matrix.sum()  # finite only if every number is; cheaper than to look at each
+    if not np.isfinite(total) and not np.isfinite(matrix).all():
         position = int(np.argmin(np.isfinite(matrix).all(axis=1)))
         raise ContractBroken("a vector with NaN, infinity or null in it", position=position)
     return matrix
@@ -146,8 +146,13 @@ def _rows(reply: dict[str, Any], count: int) -> list[Any]:
 _MISSING = object()
 
 
-def _matrix(rows: list[Any]) -> Matrix:
+def _matrix(rows: list[Any], body: bytes) -> Matrix:
+    if all(type(row) is str for row in rows):
+        return _from_base64(rows)
     if all(type(row) is list for row in rows):
+        # The standard says true is no number; numpy says it is 1. No reply has it but in a model's name.
+        if b"true" in body or b"false" in body:
+            _refuse_booleans(rows)
         try:
             matrix = np.array(rows)
         except (ValueError, OverflowError):  # rows of several widths, or nested ones
@@ -155,14 +160,23 @@ def _matrix(rows: list[Any]) -> Matrix:
         else:
             if matrix.ndim == 2 and matrix.dtype.kind in "fiu":
                 return _float32(matrix)
-    vectors = [_vector(row, position) for position, row in enumerate(rows)]
+    return _float32(np.stack(_of_one_width([_vector(row, position) for position, row in enumerate(rows)])))
+
+
+def _from_base64(rows: list[str]) -> Matrix:
+    raw = _of_one_width([_decoded(row, position) for position, row in enumerate(rows)])
+    return np.frombuffer(b"".join(raw), dtype="<f4").reshape(len(raw), -1).astype(np.float32, copy=False)
+
+
+def _of_one_width(vectors: list[V]) -> list[V]:
+    """The vectors, bytes or arrays, if they have equally many numbers and any at all."""
     for position, vector in enumerate(vectors):
         if len(vector) == 0:
             raise ContractBroken("an empty vector", position=position)
-    for vector in vectors:
-        if len(vector) != len(vectors[0]):
-            raise ContractBroken(f"vectors of {len(vectors[0])} and of {len(vector)} numbers in one reply")
-    return _float32(np.stack(vectors))
+        if len(vector) != len(vectors[0]) and all(map(len, vectors)):
+            widths = [len(v) // (4 if isinstance(v, bytes) else 1) for v in (vectors[0], vector)]
+            raise ContractBroken(f"vectors of {widths[0]} and of {widths[1]} numbers in one reply")
+    return vectors
 
 
 def _float32(matrix: NDArray[Any]) -> Matrix:
@@ -174,7 +188,7 @@ def _float32(matrix: NDArray[Any]) -> Matrix:
 
 def _vector(row: Any, position: int) -> NDArray[Any]:
     if isinstance(row, str):
-        return _from_base64(row, position)
+        return np.frombuffer(_decoded(row, position), dtype="<f4")
     if row is None:
         raise ContractBroken("null instead of a vector", position=position)
     if not isinstance(row, list):
@@ -189,14 +203,14 @@ def _vector(row: Any, position: int) -> NDArray[Any]:
         raise ContractBroken("a number too large for any float", position=position) from None
 
 
-def _from_base64(row: str, position: int) -> NDArray[Any]:
+def _decoded(row: str, position: int) -> bytes:
     try:
         raw = pybase64.b64decode(row, validate=True)
     except ValueError:
         raise ContractBroken("a vector in broken base64", position=position) from None
     if len(raw) % 4:
         raise ContractBroken(f"a base64 vector of {len(raw)} bytes, no multiple of 4", position=position)
-    return np.frombuffer(raw, dtype="<f4")
+    return raw
 
 
 def _refuse_booleans(rows: list[Any]) -> None:
