@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import inspect
 import pickle
 import re
 import ssl
@@ -521,7 +522,7 @@ class TestRecords:
     @pytest.mark.parametrize("record", RECORDS, ids=lambda record: type(record).__name__)
     def test_say_what_each_value_is(self, record: Any) -> None:
         """Each field of a record is described in its docstring."""
-        described = re.findall(r"^ {8}(\w+):", type(record).__doc__, re.MULTILINE)
+        described = re.findall(r"^    (\w+):", inspect.getdoc(type(record)) or "", re.MULTILINE)
         assert described == [field.name for field in dataclasses.fields(record)]
 
     @pytest.mark.parametrize(
@@ -635,7 +636,7 @@ class TestRetries:
 def test_every_argument_is_documented() -> None:
     """Both clients have the same arguments, and describe each of them."""
     for kind in (EmbeddingClient, SharedEmbeddingClient):
-        described = re.findall(r"^ {8}(\w+):", kind.__doc__ or "", re.MULTILINE)
+        described = re.findall(r"^    (\w+):", inspect.getdoc(kind) or "", re.MULTILINE)
         names = list(kind.__init__.__annotations__)
         assert described[: len(names) - 1] == [name for name in names if name != "return"]
     assert EmbeddingClient.__init__.__annotations__ == SharedEmbeddingClient.__init__.__annotations__
