@@ -26,6 +26,7 @@ from embedwire import (
     RequestTimeout,
     RetryPolicy,
     ServerRefused,
+    ServerUnavailable,
     TextRefused,
     Timeouts,
     _transport,
@@ -449,6 +450,38 @@ class TestRetries:
             assert is_vector_of(await client.embed_query("a"), "a")
         first, *others = [request.at for request in server.requests]
         assert [at - first for at in others] == pytest.approx([1, 3, 7], abs=0.1)
+
+    @simulated
+    async def test_what_the_server_asks_for_is_waited_for(self, server: EmbeddingServer) -> None:
+        """Back-off: a Retry-After takes the place of the pause."""
+        server.answer(Answer.throttled(5))
+        async with client_of(server, max_retries=RetryPolicy(jitter=False)) as client:
+            assert is_vector_of(await client.embed_query("a"), "a")
+        first, second = (request.at for request in server.requests)
+        assert second - first == pytest.approx(5, abs=0.1)
+
+    @simulated
+    @pytest.mark.parametrize(
+        ("asked", "arguments"),
+        [
+            (61, {}),
+            (5, {"max_retries": RetryPolicy(retry_after_cap=4)}),
+            (30, {"deadline": 10}),
+        ],
+    )
+    async def test_what_takes_too_long_is_not_waited_for(
+        self, asked: float, arguments: dict[str, Any], server: EmbeddingServer
+    ) -> None:
+        """Back-off: a Retry-After above its cap, or after the deadline, fails at once and is on the error."""
+        clock = asyncio.get_running_loop().time
+        server.answer(Answer.throttled(asked))
+        async with client_of(server, **arguments) as client:
+            began = clock()
+            with pytest.raises(ServerUnavailable, match="after 1 request") as failed:
+                await client.embed_query("a")
+        assert clock() - began < 1
+        assert (failed.value.retry_after, failed.value.status) == (asked, 429)
+        assert len(server.requests) == 1
 
     @simulated
     async def test_three_attempts_by_default(self, server: EmbeddingServer) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import math
 import socket
 import statistics
@@ -14,6 +15,7 @@ import numpy as np
 import pytest
 
 from embedwire import (
+    BadReply,
     BatchLimits,
     DeadlineExceeded,
     EmbeddingClient,
@@ -545,6 +547,24 @@ async def test_a_vector_of_nan_is_the_fault_of_its_text() -> None:
         assert caught.value.completed is not None
         assert right(caught.value.completed.vectors, [text for text in TEXTS[:16] if text != "text 3"])
         assert len(server.batches) == 3
+
+
+async def test_nan_as_python_writes_it_is_the_fault_of_its_text() -> None:
+    """A reply with a bare NaN, which is no JSON but what Python's own library writes, fails its text alone."""
+
+    def script(request: Request) -> Answer | None:
+        if not request.embeds:
+            return None
+        rows = [[float("nan") if text == "text 3" else 1.0] * 8 for text in request.texts]
+        data = [{"index": index, "embedding": row} for index, row in enumerate(rows)]
+        return Answer(body=json.dumps({"data": data}).encode())
+
+    async with EmbeddingServer(script=script) as server, EmbeddingClient(server.url, model="m") as client:
+        with pytest.raises(BadReply) as caught:
+            await client.embed(TEXTS[:8])
+        assert list(caught.value.failures) == [3]
+        assert caught.value.completed is not None
+        assert len(caught.value.completed.indexes) == 7
 
 
 async def test_a_failure_reaches_only_its_owners() -> None:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import Coroutine
 from typing import Any, TypeVar
 
 import looptime
+import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
@@ -198,6 +200,7 @@ class Calls(RuleBasedStateMachine):
             assert not lane.items
 
 
+@pytest.mark.skipif(sys.version_info < (3, 11), reason="hangs with looptime 0.7, the last for Python 3.10")
 class TestCalls(Calls.TestCase):  # type: ignore[name-defined, misc]
     """Vector i belongs to text i, requests in flight stay under the limit, every call ends, and nothing leaks."""
 

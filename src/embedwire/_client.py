@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import importlib
 import weakref
 from collections.abc import AsyncIterable, Iterable, Mapping
 from typing import TYPE_CHECKING, Literal
@@ -127,6 +128,8 @@ class EmbeddingClient:
         return f"EmbeddingClient({self._settings.base_url!r}, model={self._settings.form.model!r})"
 
     async def __aenter__(self) -> EmbeddingClient:
+        # aiohttp and numpy take some 150 ms to import, which need not stop the loop.
+        await asyncio.to_thread(importlib.import_module, "embedwire._engine")
         self._attach()
         return self
 

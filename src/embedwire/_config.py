@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import math
 import os
 import re
@@ -378,6 +379,8 @@ def _split(url: str, name: str, example: str) -> SplitResult:
     try:
         parts = urlsplit(url)
         port = parts.port
+        if "[" in parts.netloc:
+            ipaddress.IPv6Address((parts.hostname or "").partition("%")[0])  # Python 3.10 does not look
     except ValueError:
         raise InputError(f"{name} is no URL: its host or port cannot be read; {example}") from None
     if parts.scheme.lower() not in ("http", "https") or not parts.hostname or port == 0:

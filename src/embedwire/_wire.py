@@ -6,6 +6,7 @@ width and of the expected one, all numbers finite. A reply that breaks it is ref
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from typing import Any, TypeVar
 
@@ -111,8 +112,9 @@ def parse(body: bytes) -> dict[str, Any]:
         ContractBroken: It is no JSON, no object, or an error after all.
     """
     try:
-        reply = orjson.loads(body)
-    except orjson.JSONDecodeError:
+        # Python servers write NaN, which is no JSON; read as such it is found out with the text that it belongs to.
+        reply = json.loads(body) if b"NaN" in body or b"Infinity" in body else orjson.loads(body)
+    except (ValueError, RecursionError):
         raise ContractBroken(
             "an empty reply" if not body else "a reply that is no JSON, or is cut short", cut=True
         ) from None
