@@ -591,6 +591,54 @@ async def test_a_failure_reaches_only_its_owners() -> None:
         assert (caught.value.tokens, caught.value.limit) == (600, 512)
 
 
+async def test_a_server_that_answers_one_callers_texts_only() -> None:
+    """A reply that leaves out one caller's texts fails that caller; the others in the request get their vectors."""
+
+    def forgetful(request: Request) -> Answer | None:
+        if not request.embeds:
+            return None
+        return Answer.items(
+            lambda items: [
+                item for item, text in zip(items, request.texts, strict=True) if not text.startswith("mine")
+            ]
+        )
+
+    async with (
+        EmbeddingServer(script=forgetful) as server,
+        EmbeddingClient(server.url, model="m", batch_size=8, concurrency=1) as client,
+    ):
+        with server.hold():
+            calls = [
+                asyncio.create_task(client.embed([f"{who} 1", f"{who} 2"])) for who in ("a", "mine", "c")
+            ]
+            await asyncio.sleep(0)
+        done = await asyncio.gather(*calls, return_exceptions=True)
+        assert right(done[0], ["a 1", "a 2"])
+        assert isinstance(done[1], BadReply)
+        assert right(done[2], ["c 1", "c 2"])
+
+
+async def test_a_tei_server_tells_its_limits() -> None:
+    """A server that shows itself as TEI is asked for ``/info`` when it pays, and its batch cap is kept to."""
+    asked = []
+
+    def tei(request: Request) -> Answer | None:
+        if request.path == "/info":
+            asked.append(request.path)
+            return Answer(status=200, body={"max_client_batch_size": 7, "max_input_length": 256})
+        return None
+
+    async with (
+        EmbeddingServer(script=tei, server_header=None, headers={"x-compute-type": "cpu"}) as server,
+        EmbeddingClient(server.url, model="m", batch_size=10, concurrency=1) as client,
+    ):
+        assert right(await client.embed(TEXTS[:200]), TEXTS[:200])
+        assert asked == ["/info"]
+        info = client.server_info()
+        assert (info.max_texts, info.context, info.software) == (7, 256, "text-embeddings-inference")
+        assert all(len(batch) <= 7 for batch in server.batches[1:])
+
+
 async def test_several_bad_texts_are_all_reported() -> None:
     """Each text that fails for a reason of its own is in ``failures``, by its index in the caller's list."""
     bad = {"text 2", "text 30", "text 31"}

@@ -347,6 +347,10 @@ class Dispatcher:
             self._split(batch, fault)
         elif failed.action is Action.SPLIT and not self._refuses_everything(batch.lane, fault):
             self._fail_text(batch.items[0], Failure(fault=fault, attempts=failed.attempts), batch.lane)
+        elif fault.error is BadReply and len(groups := _by_caller(batch)) > 1:
+            self._put_back(
+                batch, groups, None, bisecting=False
+            )  # so that it fails only whose texts are at fault
         else:
             if failed.action is Action.SPLIT:
                 fault = replace(
@@ -395,11 +399,15 @@ class Dispatcher:
             and len(wanted) == len(batch.items)
         )
         whole = Whole(refused_for_chars=fault.status == 413, parts=len(parts)) if unexplained else None
-        for part in reversed(
-            parts
-        ):  # in front of all else: one failure is got to the bottom of before the next
+        self._put_back(batch, parts, whole, bisecting=not fault.of_text)
+
+    def _put_back(
+        self, batch: Batch, parts: list[list[Item]], whole: Whole | None, *, bisecting: bool
+    ) -> None:
+        """In front of all else that waits: one failure is got to the bottom of before the next."""
+        for part in reversed(parts):
             if part:
-                batch.lane.parts[batch.kind].appendleft(batch.part(part, whole, bisecting=not fault.of_text))
+                batch.lane.parts[batch.kind].appendleft(batch.part(part, whole, bisecting=bisecting))
 
     def _learn_size(self, batch: Batch) -> None:
         """Where all parts of a refused batch were taken, what it was refused for was its size."""
@@ -419,6 +427,15 @@ class Dispatcher:
 
 def _callers(batch: Batch) -> set[Call]:
     return {call for item in batch.items for call, _ in item.owners}
+
+
+def _by_caller(batch: Batch) -> list[list[Item]]:
+    """The texts that somebody still wants, by the first call that does."""
+    groups: dict[Call, list[Item]] = {}
+    for item in batch.items:
+        if item.owners:
+            groups.setdefault(item.owners[0][0], []).append(item)
+    return list(groups.values())
 
 
 def _other_width(call: Call, width: int, attempts: int) -> Failure:
