@@ -483,7 +483,6 @@ class TestRetries:
         assert (failed.value.retry_after, failed.value.status) == (asked, 429)
         assert len(server.requests) == 1
 
-    @simulated
     async def test_three_attempts_by_default(self, server: EmbeddingServer) -> None:
         """Back-off: there are 3 attempts, then the last error with their number."""
         server.answer(*[Answer.error(502, "no")] * 9)
@@ -492,7 +491,6 @@ class TestRetries:
                 await client.embed_query("a")
         assert failed.value.attempts == len(server.requests) == 3
 
-    @simulated
     async def test_the_last_error_is_raised(self, server: EmbeddingServer) -> None:
         """Back-off: what the caller sees is what happened last, not what happened first."""
         server.answer(Answer.error(502, "no"), Answer.error(504, "no"), Answer.hang_up())
