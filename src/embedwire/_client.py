@@ -24,9 +24,9 @@ from embedwire._config import (
     settings,
 )
 from embedwire._limits import ServerInfo, learned
-from embedwire._lists import to_lists
+from embedwire._lists import no_vectors, to_lists
 from embedwire._prepare import check_kind, check_text, check_texts, with_prompt
-from embedwire._stream import AsyncStream, OnError, check_source, no_vectors, stream_chunk, stream_window
+from embedwire._stream import AsyncStream, OnError, check_source, stream_chunk, stream_window
 from embedwire.exceptions import UsageError
 
 if TYPE_CHECKING:
@@ -180,7 +180,7 @@ class EmbeddingClient:
         texts = check_texts(texts)
         check_kind(kind)
         if not texts:
-            return no_vectors(self.server_info())
+            return no_vectors(self.server_info().dimensions)
         return await self._start(texts, kind)
 
     def stream(

@@ -58,10 +58,8 @@ class Dispatcher:
         self._lobby: dict[Kind, OrderedDict[Call, int]] = {"query": OrderedDict(), "document": OrderedDict()}
         self._batches: set[Batch] = set()
         self._queries_in_a_row = 0
-        self._queued: dict[Kind, int] = {
-            "query": 0,
-            "document": 0,
-        }  # texts of admitted calls that are not finished
+        # Texts of admitted calls that are not finished.
+        self._queued: dict[Kind, int] = {"query": 0, "document": 0}
 
     @property
     def queued(self) -> int:
@@ -108,7 +106,7 @@ class Dispatcher:
                 f"{self._queued[kind]} texts wait for {self._server}, and {len(texts)} more would go over "
                 f"max_queued={max_queued}. Send fewer at once, raise max_queued=, or pass on_full='wait'."
             )
-        call = Call(self.lane(form), texts, kind, future, deadline, offset, normalize)
+        call = Call(self._lane(form), texts, kind, future, deadline, offset, normalize)
         self._calls.add(call)
         if deadline is not None:
             call.timer = asyncio.get_running_loop().call_at(deadline, self._expire, call)
@@ -119,7 +117,7 @@ class Dispatcher:
             self._pump()
         return call
 
-    def lane(self, form: Form) -> Lane:
+    def _lane(self, form: Form) -> Lane:
         """The waiting texts of a form."""
         lane = self._lanes.get(form)
         if lane is None:
@@ -302,9 +300,8 @@ class Dispatcher:
             self._deliver(batch, matrix)
         except Failed as failed:
             self._fail(batch, failed)
-        except (
-            Exception
-        ) as error:  # of the user's own key function, or no memory: no caller may wait for ever
+        except Exception as error:
+            # Of the user's own key function, or no memory: no caller may wait for ever.
             self.end(_callers(batch), error=error)
         else:
             if self.queued >= LEARN_FROM:  # the slot is kept for the questions: they count as a request

@@ -19,8 +19,6 @@ from embedwire._retry import Fault
 from embedwire._wire import Matrix
 from embedwire.exceptions import RequestError, UsageError
 
-__all__ = ["Engine", "Future", "Matrix", "Origins"]
-
 
 class Engine:
     """Submits calls to the server of some settings.
@@ -81,7 +79,6 @@ class Engine:
             offset=offset,
             normalize=settings.normalize,
         )
-
         self._calls.add(call)
 
         def done(future: Future) -> None:

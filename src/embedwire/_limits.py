@@ -56,9 +56,8 @@ class Learned:
     served_model: str | None = None
     asked_model: bool = False
     widths: dict[Variant, int] = field(default_factory=dict)
-    base64: dict[Variant, bool] = field(
-        default_factory=dict
-    )  # per model: a gateway has servers of many kinds
+    # Per model: a gateway has servers of many kinds.
+    base64: dict[Variant, bool] = field(default_factory=dict)
     slots: int | None = None
     context: int | None = None
     max_texts: int | None = None
@@ -120,9 +119,8 @@ _known: dict[str, Learned] = {}
 
 def learned(base_url: str) -> Learned:
     """What is known about the server at ``base_url``."""
-    return _known.setdefault(
-        base_url, Learned(base_url)
-    )  # atomic, and so without a lock that a fork could copy
+    # Atomic, and so without a lock that a fork could copy.
+    return _known.setdefault(base_url, Learned(base_url))
 
 
 def forget() -> None:

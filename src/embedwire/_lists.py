@@ -1,4 +1,4 @@
-"""Vectors as lists of Python floats: the last step, in the caller's thread, for those who want no array."""
+"""Vectors as they leave by the doors, in the caller's thread: as lists of Python floats, or none at all."""
 
 from __future__ import annotations
 
@@ -24,3 +24,10 @@ def to_lists(matrix: NDArray[np.float32]) -> list[list[float]]:
         if collecting:
             gc.enable()
     return lists
+
+
+def no_vectors(dimensions: int | None) -> NDArray[np.float32]:
+    """The vectors of no texts: shape ``(0, dimensions)``, 0 dimensions where the server is still unknown."""
+    import numpy as np  # not before it is needed
+
+    return np.empty((0, dimensions or 0), dtype=np.float32)

@@ -12,7 +12,7 @@ from collections.abc import Coroutine
 from concurrent.futures import Future
 from typing import Any, TypeVar
 
-from embedwire._engine import Origins
+from embedwire._origin import Origins
 
 T = TypeVar("T")
 

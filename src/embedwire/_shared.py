@@ -29,14 +29,13 @@ from embedwire._config import (
     settings,
 )
 from embedwire._limits import ServerInfo, learned
-from embedwire._lists import to_lists
+from embedwire._lists import no_vectors, to_lists
 from embedwire._prepare import check_kind, check_text, check_texts, with_prompt
 from embedwire._stream import (
     AsyncStream,
     OnError,
     Stream,
     check_source,
-    no_vectors,
     stream_chunk,
     stream_window,
 )
@@ -113,10 +112,8 @@ class _Hold:
         """The loop thread of this process."""
         if self._closed:
             raise UsageError(CLOSED)
-        with _importing:
-            from embedwire._loop import (
-                loop_thread,
-            )  # aiohttp and numpy come with it: not before they are needed
+        with _importing:  # aiohttp and numpy come with it, so not before they are needed
+            from embedwire._loop import loop_thread
 
         self._thread = loop_thread()
         return self._thread
@@ -299,7 +296,7 @@ class SharedEmbeddingClient:
         """As `EmbeddingClient.embed_array`; blocks this thread."""
         texts = check_texts(texts)
         check_kind(kind)
-        return self._wait(self._submit(texts, kind)) if texts else no_vectors(self.server_info())
+        return self._wait(self._submit(texts, kind)) if texts else no_vectors(self.server_info().dimensions)
 
     async def aembed_array(self, texts: list[str], kind: Kind = "document") -> NDArray[np.float32]:
         """As `EmbeddingClient.embed_array`."""
@@ -308,7 +305,7 @@ class SharedEmbeddingClient:
         return (
             await asyncio.wrap_future(self._hold.submit(texts, kind))
             if texts
-            else no_vectors(self.server_info())
+            else no_vectors(self.server_info().dimensions)
         )
 
     def stream(self, texts: Iterable[str], kind: Kind = "document", *, on_error: OnError = "raise") -> Stream:

@@ -17,7 +17,7 @@ from collections.abc import (
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from embedwire._config import Settings
-from embedwire._limits import STREAM_CHUNK, ServerInfo, batch_limits, concurrency, learned
+from embedwire._limits import STREAM_CHUNK, batch_limits, concurrency, learned
 from embedwire.exceptions import InputError, RequestError
 
 if TYPE_CHECKING:
@@ -126,13 +126,6 @@ def stream_chunk(settings: Settings) -> int:
 def stream_window(settings: Settings) -> int:
     """Pieces of a stream that may be under way: as many as requests may be in flight."""
     return concurrency(settings.form, learned(settings.base_url))
-
-
-def no_vectors(info: ServerInfo) -> Vectors:
-    """The vectors of no texts: shape ``(0, dimensions)``, 0 dimensions where the server is still unknown."""
-    import numpy as np
-
-    return np.empty((0, info.dimensions or 0), dtype=np.float32)
 
 
 def check_source(texts: object, *, asynchronous: bool) -> None:
