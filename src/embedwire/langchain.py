@@ -2,22 +2,11 @@
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 try:
     from langchain_core.embeddings import Embeddings
-    from pydantic import (
-        BaseModel,
-        ConfigDict,
-        Field,
-        PrivateAttr,
-        SecretStr,
-        SkipValidation,
-        ValidationError,
-        field_validator,
-    )
+    from pydantic import ConfigDict, Field, PrivateAttr, SkipValidation
 except ModuleNotFoundError as missing:
     raise ModuleNotFoundError(
         'embedwire.langchain needs langchain-core: pip install "embedwire[langchain]"', name=missing.name
@@ -34,13 +23,13 @@ from embedwire._config import (
     RetryPolicy,
     Timeouts,
 )
-from embedwire._pydantic import without_input
+from embedwire._pydantic import Checked
 from embedwire._shared import SharedEmbeddingClient
 
 __all__ = ["EmbedwireEmbeddings"]
 
 
-class EmbedwireEmbeddings(BaseModel, Embeddings):
+class EmbedwireEmbeddings(Checked, Embeddings):
     """Embeddings from your own server: llama.cpp, vLLM, TEI, Infinity, Ollama, or any OpenAI-compatible one.
 
     Setup:
@@ -108,11 +97,7 @@ class EmbedwireEmbeddings(BaseModel, Embeddings):
     """
 
     model_config = ConfigDict(
-        arbitrary_types_allowed=True,
-        extra="forbid",
         frozen=True,  # the settings are read once, so a later change would be silently ignored
-        hide_input_in_errors=True,  # a key may be in it
-        protected_namespaces=(),
     )
 
     base_url: str
@@ -135,27 +120,6 @@ class EmbedwireEmbeddings(BaseModel, Embeddings):
     on_full: SkipValidation[OnFull] = "wait"
 
     _client: SharedEmbeddingClient = PrivateAttr()
-
-    if not TYPE_CHECKING:  # type checkers see the fields
-
-        def __init__(self, **fields: Any) -> None:
-            """Pydantic's own errors carry what was passed in, keys among it, even where its text does not."""
-            try:
-                super().__init__(**fields)
-            except ValidationError as error:
-                raise without_input(error) from None
-
-    def model_copy(
-        self, *, update: Mapping[str, Any] | None = None, deep: bool = False
-    ) -> EmbedwireEmbeddings:
-        """A copy that works with the updated settings; they are checked."""
-        fields = {name: getattr(self, name) for name in type(self).model_fields}
-        return type(self)(**(copy.deepcopy(fields) if deep else fields) | dict(update or {}))
-
-    @field_validator("api_key", mode="before")
-    @classmethod
-    def _hide(cls, key: object) -> object:
-        return SecretStr(key) if isinstance(key, str) else key
 
     def model_post_init(self, context: Any, /) -> None:
         """Checks the arguments; connects to nothing."""

@@ -2,22 +2,12 @@
 
 from __future__ import annotations
 
-import copy
 import pickle
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 try:
     from llama_index.core.base.embeddings.base import BaseEmbedding
-    from pydantic import (
-        ConfigDict,
-        Field,
-        PrivateAttr,
-        SecretStr,
-        SkipValidation,
-        ValidationError,
-        field_validator,
-    )
+    from pydantic import Field, PrivateAttr, SkipValidation
 except ModuleNotFoundError as missing:
     raise ModuleNotFoundError(
         'embedwire.llama_index needs llama-index-core: pip install "embedwire[llama-index]"',
@@ -36,7 +26,7 @@ from embedwire._config import (
     Timeouts,
     check_prompts,
 )
-from embedwire._pydantic import without_input
+from embedwire._pydantic import Checked
 from embedwire._shared import SharedEmbeddingClient
 from embedwire.exceptions import InputError
 
@@ -45,7 +35,7 @@ __all__ = ["EmbedwireEmbedding"]
 SERVED = "unknown"  # LlamaIndex's own default name: the model that the server serves
 
 
-class EmbedwireEmbedding(BaseEmbedding):
+class EmbedwireEmbedding(Checked, BaseEmbedding):
     """Embeddings from your own server: llama.cpp, vLLM, TEI, Infinity, Ollama, or any OpenAI-compatible one.
 
     It works from any thread and event loop, and after a fork or a pickle (``IngestionPipeline`` does both with
@@ -79,13 +69,6 @@ class EmbedwireEmbedding(BaseEmbedding):
         ```
     """
 
-    model_config = ConfigDict(
-        arbitrary_types_allowed=True,
-        extra="forbid",
-        hide_input_in_errors=True,  # a key may be in it
-        protected_namespaces=(),
-    )
-
     # What decides a vector is dumped, so that it is part of an IngestionCache's key; what does not, is not.
     # The settings are read once, so a later change would be silently ignored: frozen.
     base_url: str = Field(frozen=True)
@@ -114,27 +97,6 @@ class EmbedwireEmbedding(BaseEmbedding):
     on_full: SkipValidation[OnFull] = Field(default="wait", frozen=True, exclude=True)
 
     _client: SharedEmbeddingClient = PrivateAttr()
-
-    if not TYPE_CHECKING:  # type checkers see the fields
-
-        def __init__(self, **fields: Any) -> None:
-            """Pydantic's own errors carry what was passed in, keys among it, even where its text does not."""
-            try:
-                super().__init__(**fields)
-            except ValidationError as error:
-                raise without_input(error) from None
-
-    def model_copy(
-        self, *, update: Mapping[str, Any] | None = None, deep: bool = False
-    ) -> EmbedwireEmbedding:
-        """A copy that works with the updated settings; they are checked."""
-        fields = {name: getattr(self, name) for name in type(self).model_fields}
-        return type(self)(**(copy.deepcopy(fields) if deep else fields) | dict(update or {}))
-
-    @field_validator("api_key", mode="before")
-    @classmethod
-    def _hide(cls, key: object) -> object:
-        return SecretStr(key) if isinstance(key, str) else key
 
     def model_post_init(self, context: Any, /) -> None:
         """Checks the arguments; connects to nothing."""
