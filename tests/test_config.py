@@ -20,6 +20,7 @@ from embedwire import (
     EmbeddingClient,
     InputError,
     Prompts,
+    RateLimit,
     RetryPolicy,
     ServerUnavailable,
     SharedEmbeddingClient,
@@ -191,6 +192,14 @@ class TestBadArguments:
             ("max_queued", 1e6, "an int of at least 1"),
             ("on_full", "drop", "'wait' or 'raise'"),
             ("on_full", None, "'wait' or 'raise'"),
+            ("rate_limit", 0, "None or RateLimit(requests=…, texts=…, chars=…)"),
+            ("rate_limit", True, "an int of at least 1"),
+            ("rate_limit", 1.5, "an int of at least 1"),
+            ("rate_limit", "600", "an int of at least 1"),
+            ("rate_limit", {"per_second": 3}, "must be a RateLimit"),
+            ("max_reply_bytes", 0, "an int of at least 1, 'auto'"),
+            ("max_reply_bytes", None, "an int of at least 1, 'auto'"),
+            ("max_reply_bytes", 1e6, "an int of at least 1, 'auto'"),
         ],
     )
     def test_is_refused_by_name_with_the_cure(self, kind: Any, argument: str, value: Any, cure: str) -> None:
@@ -494,6 +503,7 @@ RECORDS = [
     RetryPolicy(attempts=4, base=1, jitter=False),
     BatchLimits(texts=7, chars=1000),
     Prompts(query="q: ", document="d: "),
+    RateLimit(requests=3, texts=5, chars=7),
 ]
 
 
@@ -545,6 +555,9 @@ class TestRecords:
             (RetryPolicy, "jitter", [0, None, "no"], "max_retries.jitter"),
             (BatchLimits, "texts", [0, -1, True, 5.0, "5"], "batch_size.texts"),
             (BatchLimits, "chars", [0, False, 1e3], "batch_size.chars"),
+            (RateLimit, "requests", [0, -1, True, 5.0, "5"], "rate_limit.requests"),
+            (RateLimit, "texts", [0, False], "rate_limit.texts"),
+            (RateLimit, "chars", [0, 1e3], "rate_limit.chars"),
             (Prompts, "query", [None, 5, b"q"], "prompts.query"),
             (Prompts, "document", [None, ["d"]], "prompts.document"),
         ],
@@ -576,6 +589,8 @@ class TestRecords:
             ("max_retries", {"attempts": 5}, RetryPolicy(attempts=5)),
             ("batch_size", 7, BatchLimits(texts=7)),
             ("batch_size", {"texts": None, "chars": 9}, BatchLimits(texts=None, chars=9)),
+            ("rate_limit", 600, RateLimit(requests=600)),
+            ("rate_limit", {"texts": 9}, RateLimit(texts=9)),
             ("prompts", None, Prompts()),
             ("prompts", "e5", Prompts(query="query: ", document="passage: ")),
             ("prompts", {"query": "q: "}, Prompts(query="q: ")),

@@ -25,7 +25,7 @@ from langchain_tests.integration_tests import EmbeddingsIntegrationTests
 from langchain_tests.unit_tests import EmbeddingsUnitTests
 from pydantic import SecretStr, ValidationError
 
-from embedwire import BatchLimits, Prompts, RetryPolicy, TextRefused, Timeouts, UsageError
+from embedwire import BatchLimits, Prompts, RateLimit, RetryPolicy, TextRefused, Timeouts, UsageError
 from embedwire.langchain import EmbedwireEmbeddings
 from tests.servers import free_port
 
@@ -336,6 +336,8 @@ class TestCopies:
             encoding="base64",
             max_queued=1000,
             on_full="raise",
+            rate_limit=RateLimit(requests=1000, chars=100_000),
+            max_reply_bytes=10_000_000,
         )
         with closing(original):
             for _ in range(2):
@@ -414,6 +416,8 @@ class TestArguments:
             ("trust_env", "yes"),
             ("max_queued", 0),
             ("on_full", "drop"),
+            ("rate_limit", 0),
+            ("max_reply_bytes", None),
             ("batchsize", 5),
             ("openai_api_key", KEY),
         ],

@@ -33,6 +33,7 @@ from embedwire import (
     ConnectionFailed,
     InputError,
     Prompts,
+    RateLimit,
     RetryPolicy,
     TextRefused,
     Timeouts,
@@ -365,6 +366,8 @@ class TestCaches:
             {"headers": {"X": "y"}},
             {"max_queued": 77},
             {"on_full": "raise"},
+            {"rate_limit": 600},
+            {"max_reply_bytes": 10_000_000},
             {"embed_batch_size": 100},
             {"num_workers": 2},
             {"callback_manager": CallbackManager([LlamaDebugHandler(print_trace_on_end=False)])},
@@ -538,6 +541,8 @@ class TestCopies:
             headers={"X-Team": KEY},
             max_queued=1000,
             on_full="raise",
+            rate_limit=RateLimit(requests=1000, chars=100_000),
+            max_reply_bytes=10_000_000,
         )
         with closing(original):
             for _ in range(2):
@@ -625,6 +630,8 @@ class TestArguments:
             ("headers", ["X"]),
             ("proxy", "proxy:3128"),
             ("on_full", "drop"),
+            ("rate_limit", 0),
+            ("max_reply_bytes", None),
             ("batchsize", 5),
             ("model", "minilm"),
         ],

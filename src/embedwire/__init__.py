@@ -5,7 +5,7 @@ loop. Drop-in adapters: `embedwire.langchain.EmbedwireEmbeddings`, `embedwire.ll
 """
 
 from embedwire._client import EmbeddingClient
-from embedwire._config import BatchLimits, Prompts, RetryPolicy, Timeouts
+from embedwire._config import BatchLimits, Prompts, RateLimit, RetryPolicy, Timeouts
 from embedwire._limits import ServerInfo
 from embedwire._shared import SharedEmbeddingClient
 from embedwire._version import __version__
@@ -38,6 +38,7 @@ __all__ = [
     "InputError",
     "Overloaded",
     "Prompts",
+    "RateLimit",
     "RequestError",
     "RequestTimeout",
     "RetryPolicy",

@@ -18,11 +18,13 @@ from embedwire._config import (
     Kind,
     OnFull,
     Prompts,
+    RateLimit,
     RetryPolicy,
     Timeouts,
     check_seconds,
     settings,
 )
+from embedwire._discreet import discreet
 from embedwire._limits import ServerInfo, learned
 from embedwire._lists import no_vectors, to_lists
 from embedwire._prepare import check_kind, check_text, check_texts, with_prompt
@@ -73,6 +75,8 @@ class EmbeddingClient:
         trust_env: Take the proxy from the environment (``HTTPS_PROXY`` and the like).
         max_queued: Most texts that wait at one server. Default: 1,000,000.
         on_full: What a call does that meets a full queue: ``"wait"`` for room, or ``"raise"`` `Overloaded`.
+        rate_limit: Most requests per minute, or a `RateLimit` for texts or characters too. Default: none.
+        max_reply_bytes: Most bytes read of one reply. ``"auto"``: 4 MiB and 256 KiB for each of its texts.
 
     Raises:
         InputError: An argument is wrong; the message names it and says the cure.
@@ -99,6 +103,8 @@ class EmbeddingClient:
         trust_env: bool = False,
         max_queued: int = MAX_QUEUED,
         on_full: OnFull = "wait",
+        rate_limit: int | RateLimit | None = None,
+        max_reply_bytes: int | Literal["auto"] = "auto",
     ) -> None:
         self._settings = settings(
             base_url,
@@ -119,6 +125,8 @@ class EmbeddingClient:
             trust_env=trust_env,
             max_queued=max_queued,
             on_full=on_full,
+            rate_limit=rate_limit,
+            max_reply_bytes=max_reply_bytes,
         )
         self._engine: Engine | None = None
         self._finalizer: weakref.finalize[..., EmbeddingClient] | None = None  # lets go of the engine
@@ -136,6 +144,7 @@ class EmbeddingClient:
     async def __aexit__(self, *exc: object) -> None:
         await self.close()
 
+    @discreet
     async def embed(self, texts: list[str], kind: Kind = "document") -> list[list[float]]:
         """Embeds texts.
 
@@ -154,6 +163,7 @@ class EmbeddingClient:
         """
         return to_lists(await self.embed_array(texts, kind))
 
+    @discreet
     async def embed_query(self, text: str) -> list[float]:
         """Embeds one query.
 
@@ -167,6 +177,7 @@ class EmbeddingClient:
         vector: list[float] = (await self._start([check_text(text)], "query"))[0].tolist()
         return vector
 
+    @discreet
     async def embed_array(self, texts: list[str], kind: Kind = "document") -> NDArray[np.float32]:
         """Embeds texts into one array; the cheapest way for many.
 
@@ -183,6 +194,7 @@ class EmbeddingClient:
             return no_vectors(self.server_info().dimensions)
         return await self._start(texts, kind)
 
+    @discreet
     def stream(
         self,
         texts: Iterable[str] | AsyncIterable[str],

@@ -149,6 +149,30 @@ class BatchLimits:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RateLimit:
+    """The most that is sent to one server in any 60 seconds; ``None`` means no limit of that kind.
+
+    Repeats count, questions about the server (``/health``, ``/v1/models``, …) do not. Several clients of equal
+    settings share one limit on the loop thread.
+
+    Attributes:
+        requests: Requests per minute.
+        texts: Texts per minute. No request carries more.
+        chars: Characters per minute, prompts included. A single longer text travels alone, after a free minute.
+    """
+
+    requests: int | None = None
+    texts: int | None = None
+    chars: int | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("requests", "texts", "chars"):
+            value = getattr(self, name)
+            if value is not None:
+                _check_int(f"rate_limit.{name}", value, least=1)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Prompts:
     """What a model wants in front of a query and of a document; joined to the text as it is, space included.
 
@@ -203,6 +227,8 @@ class Form:
     concurrency: int | None  # None: "auto"
     timeouts: Timeouts
     retry: RetryPolicy
+    rate: RateLimit | None
+    max_reply: int | None  # None: "auto"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -254,6 +280,8 @@ def settings(
     trust_env: bool,
     max_queued: int,
     on_full: OnFull,
+    rate_limit: int | RateLimit | None,
+    max_reply_bytes: int | Literal["auto"],
 ) -> Settings:
     """Checks every argument of a client.
 
@@ -294,6 +322,8 @@ def settings(
             concurrency=_concurrency(concurrency),
             timeouts=_timeouts(timeout),
             retry=_retry(max_retries),
+            rate=_rate(rate_limit),
+            max_reply=_max_reply(max_reply_bytes),
         ),
         deadline=None if deadline is None else float(deadline),
         normalize=normalize,
@@ -467,6 +497,22 @@ def _retry(value: int | RetryPolicy | Mapping[str, Any]) -> RetryPolicy:
         return _from_dump(RetryPolicy, "max_retries", value)
     _check_int("max_retries", value, least=0, also="RetryPolicy(attempts=…)")
     return RetryPolicy(attempts=value + 1)
+
+
+def _rate(value: int | RateLimit | Mapping[str, Any] | None) -> RateLimit | None:
+    if value is None or isinstance(value, RateLimit):
+        return value
+    if isinstance(value, Mapping):
+        return _from_dump(RateLimit, "rate_limit", value)
+    _check_int("rate_limit", value, least=1, also="None or RateLimit(requests=…, texts=…, chars=…)")
+    return RateLimit(requests=value)
+
+
+def _max_reply(value: int | Literal["auto"]) -> int | None:
+    if value == "auto":
+        return None
+    _check_int("max_reply_bytes", value, least=1, also="'auto'")
+    return value
 
 
 def check_prompts(value: object) -> Prompts:

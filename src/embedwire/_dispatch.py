@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import contextlib
+import sys
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import replace
@@ -18,6 +19,7 @@ from functools import partial
 from embedwire._config import Form, Kind, OnFull
 from embedwire._faults import Failed, Failure, to_error
 from embedwire._limits import DEFAULT_CONCURRENCY, Learned, concurrency, least
+from embedwire._pace import LastMinute, Window
 from embedwire._queue import Batch, Call, Future, Item, Lane, Whole
 from embedwire._retry import Action, Fault
 from embedwire._wire import Matrix
@@ -38,6 +40,8 @@ class Dispatcher:
         send: Sends one batch and returns its vectors in order, or raises `Failed`.
         learn: Asks the server what it is, with a text and its vector; never fails.
         learned: What is known about the server.
+        window: How many requests the server can take now.
+        minute: What was sent to it lately.
     """
 
     def __init__(
@@ -46,11 +50,16 @@ class Dispatcher:
         send: Callable[[Batch], Awaitable[Matrix]],
         learn: Callable[[Form, str, Matrix], Awaitable[None]],
         learned: Learned,
+        window: Window,
+        minute: LastMinute,
     ) -> None:
         self._server = server
         self._send = send
         self._learn = learn
         self._learned = learned
+        self._window = window
+        self._minute = minute
+        self._wake: asyncio.TimerHandle | None = None  # when the rate limit lets the next request through
         self._lanes: dict[Form, Lane] = {}
         self._turns: OrderedDict[Lane, None] = OrderedDict()  # lanes with work
         self._calls: set[Call] = set()
@@ -145,6 +154,8 @@ class Dispatcher:
 
     async def settle(self) -> None:
         """Cancels what is on its way, and waits until it has let go of its connections."""
+        if self._wake is not None:
+            self._wake.cancel()
         tasks = [batch.task for batch in self._batches if batch.task is not None]
         for task in tasks:
             task.cancel()
@@ -273,11 +284,9 @@ class Dispatcher:
             batch.task.add_done_callback(partial(self._free, batch))
 
     def _slots(self) -> int:
-        """The smallest wish among those who have work here, so that no user's number is ever exceeded."""
-        return min(
-            (concurrency(lane.form, self._learned) for lane in self._turns if lane.busy),
-            default=DEFAULT_CONCURRENCY,
-        )
+        """The smallest wish among those who have work here, or less where the server had trouble with that."""
+        wishes = (concurrency(lane.form, self._learned) for lane in self._turns if lane.busy)
+        return min(min(wishes, default=DEFAULT_CONCURRENCY), self._window.allowed or sys.maxsize)
 
     def _next(self, now: float) -> Batch | None:
         for lane in [lane for lane in self._turns if not lane.busy]:
@@ -288,11 +297,34 @@ class Dispatcher:
         for kind in order:
             for lane in self._turns:
                 batch = lane.take(kind, now)
-                if batch is not None:
+                if batch is not None and self._may_go(batch, now):
                     self._queries_in_a_row = self._queries_in_a_row + 1 if kind == "query" else 0
                     self._turns.move_to_end(lane)
                     return batch
         return None
+
+    def _may_go(self, batch: Batch, now: float) -> bool:
+        """Whether the rate limit lets a batch through; else it is put back, and looked at again in time."""
+        rate = batch.lane.form.rate
+        if rate is None:
+            return True
+        wait = self._minute.wait(rate, batch.texts, now)
+        if not wait:
+            self._minute.note(batch.texts, now)
+            return True
+        batch.lane.parts[batch.kind].appendleft(batch)
+        if self._wake is None or self._wake.when() > now + wait:
+            self._sleep(wait)
+        return False
+
+    def _sleep(self, wait: float) -> None:
+        if self._wake is not None:
+            self._wake.cancel()
+        self._wake = asyncio.get_running_loop().call_later(wait, self._awake)
+
+    def _awake(self) -> None:
+        self._wake = None
+        self._pump()
 
     async def _run(self, batch: Batch) -> None:
         try:

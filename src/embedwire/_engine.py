@@ -113,7 +113,7 @@ class Engine:
         form, sender = self._settings.form, self._origin.sender
         await sender.wait_ready()
         if form.model is None:
-            await sender.served_model(form.timeouts, form.retry)
+            await sender.served_model(form)
         future: asyncio.Future[Matrix] = self._loop.create_future()
         self.submit(["ready"], "query", future)  # only a vector shows that it embeds, and how wide
         vectors = await future

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import TypeAlias
 
 from embedwire._config import BatchLimits, Form, Kind
+from embedwire._pace import Budget
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,6 +65,7 @@ class Learned:
     max_chars: int | None = None
     alive: bool = False
     asked: bool = False
+    repeats: Budget = field(default_factory=Budget)
 
     def take(self, told: Told) -> None:
         """Takes in what the server says of itself."""
@@ -91,13 +93,18 @@ DEFAULT_CONCURRENCY = 8
 # llama-server's HTTP threads are its slots and 4 more, and a kept connection keeps one of them: a connection
 # beyond that waits until another was idle for 5 s. Its slots are 1 or more, so 4 is safe while they are unknown.
 LLAMA_CPP_SPARE = 4
+REPLY_BASE = 4 * 2**20  # bytes; also for answers to questions, such as a list of models
+REPLY_PER_TEXT = 2**18  # 8192 numbers in decimal take about 180 KiB; common models have 384 to 4096
 STREAM_CHUNK = 256  # texts per piece of a stream whose batches are limited by characters alone
 
 
 def batch_limits(form: Form, server: Learned, kind: Kind = "document") -> BatchLimits:
     """The most that one request may carry now: the user's numbers, under what the server was seen to take."""
     wish = form.batch or BatchLimits(texts=DEFAULT_QUERIES if kind == "query" else DEFAULT_TEXTS)
-    return BatchLimits(texts=least(wish.texts, server.max_texts), chars=least(wish.chars, server.max_chars))
+    texts, chars = least(wish.texts, server.max_texts), least(wish.chars, server.max_chars)
+    if form.rate is not None:
+        texts, chars = least(texts, form.rate.texts), least(chars, form.rate.chars)
+    return BatchLimits(texts=texts, chars=chars)
 
 
 def concurrency(form: Form, server: Learned) -> int:
@@ -107,6 +114,11 @@ def concurrency(form: Form, server: Learned) -> int:
     if server.slots is not None:
         return min(2 * server.slots, server.slots + LLAMA_CPP_SPARE)
     return LLAMA_CPP_SPARE if server.software in (None, "llama.cpp") else DEFAULT_CONCURRENCY
+
+
+def max_reply(form: Form, texts: int) -> int:
+    """The most bytes that are read of the reply to a request of ``texts`` texts."""
+    return form.max_reply if form.max_reply is not None else REPLY_BASE + REPLY_PER_TEXT * texts
 
 
 def least(one: int | None, other: int | None) -> int | None:

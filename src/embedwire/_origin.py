@@ -7,6 +7,7 @@ import contextlib
 from embedwire._config import Target
 from embedwire._dispatch import Dispatcher
 from embedwire._limits import learned
+from embedwire._pace import LastMinute, Window
 from embedwire._send import Sender
 from embedwire._transport import AiohttpTransport
 
@@ -17,8 +18,11 @@ class Origin:
     def __init__(self, target: Target) -> None:
         self.learned = learned(target.base_url)
         self.transport = AiohttpTransport(target)
-        self.sender = Sender(target, self.transport, self.learned)
-        self.dispatcher = Dispatcher(target.base_url, self.sender.embed, self.sender.learn, self.learned)
+        window, minute = Window(), LastMinute()
+        self.sender = Sender(target, self.transport, self.learned, window, minute)
+        self.dispatcher = Dispatcher(
+            target.base_url, self.sender.embed, self.sender.learn, self.learned, window, minute
+        )
 
     def abandon(self) -> None:
         """Closes every connection without waiting, on the loop or after its end."""

@@ -99,12 +99,14 @@ class Context:
         resent: The request was already sent again for free.
         timeouts: How often this request ran into a timeout before.
         same: The last reply to this request was the same, byte by byte.
+        crowd: Other requests were on the wire at the same time.
     """
 
     alive: bool = False
     resent: bool = False
     timeouts: int = 0
     same: bool = False
+    crowd: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -140,10 +142,17 @@ class Fault:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verdict:
-    """What to do, and what to say if it does not help."""
+    """What to do, and what to say if it does not help.
+
+    Attributes:
+        action: What to do.
+        fault: What to say.
+        overload: The server has too much to do: fewer requests should be in flight.
+    """
 
     action: Action
     fault: Fault
+    overload: bool = False
 
 
 def classify(outcome: Broken | Reply | Unusable, seen: Context) -> Verdict:
@@ -163,8 +172,8 @@ def _broken(broken: Broken, seen: Context) -> Verdict:
     how = broken.how
     what = how.value + (f" ({broken.detail})" if broken.detail else "")
 
-    def verdict(action: Action, error: type[RequestError], cure: str) -> Verdict:
-        return Verdict(action=action, fault=Fault(error=error, what=what, cure=cure))
+    def verdict(action: Action, error: type[RequestError], cure: str, *, overload: bool = False) -> Verdict:
+        return Verdict(action=action, fault=Fault(error=error, what=what, cure=cure), overload=overload)
 
     if how is Break.NAME:  # a container that restarts loses its name, too
         action = Action.WAIT if seen.alive else Action.GIVE_UP
@@ -185,16 +194,21 @@ def _broken(broken: Broken, seen: Context) -> Verdict:
         return verdict(Action.RESEND, ConnectionFailed, _CONNECT_CURE)
     if how in (Break.CLOSED, Break.CUT):
         return verdict(
-            Action.RETRY, ConnectionFailed, "The server may have crashed or run out of memory; see its log."
+            Action.RETRY,
+            ConnectionFailed,
+            "The server may have crashed or run out of memory; see its log.",
+            overload=seen.crowd,
         )
-    if how in (
-        Break.READ_TIMEOUT,
-        Break.TOTAL_TIMEOUT,
-    ):  # the server goes on computing: once more, and smaller
+    if how in (Break.READ_TIMEOUT, Break.TOTAL_TIMEOUT):
+        # The server goes on computing: once more, and smaller.
         action = Action.SPLIT if seen.timeouts == 0 else Action.GIVE_UP
-        return verdict(action, RequestTimeout, _SLOW_CURE)
+        return verdict(action, RequestTimeout, _SLOW_CURE, overload=True)
     if how is Break.NOT_HTTP:
         return verdict(Action.GIVE_UP, BadReply, "Check http against https, and the port.")
+    if how is Break.TOO_LARGE:
+        return verdict(
+            Action.GIVE_UP, BadReply, "Check that base_url is an embedding server, or raise max_reply_bytes=."
+        )
     return verdict(Action.GIVE_UP, BadReply, "Check that base_url is an embedding server.")
 
 
@@ -282,7 +296,7 @@ def _status(reply: Reply, seen: Context) -> Verdict:
         fault = replace(
             fault, error=ServerUnavailable, what="the server has too much to do (429)", cure=_SLOW_CURE
         )
-        return Verdict(action=Action.THROTTLE, fault=fault)
+        return Verdict(action=Action.THROTTLE, fault=fault, overload=True)
     if status == 503:
         if "loading model" in words.lower():
             cure = "Give it time: await client.wait_ready(timeout=…), or a longer deadline=."
@@ -293,7 +307,7 @@ def _status(reply: Reply, seen: Context) -> Verdict:
         fault = replace(
             fault, error=ServerUnavailable, what="the server is not available (503)", cure=_SLOW_CURE
         )
-        return Verdict(action=Action.THROTTLE, fault=fault)
+        return Verdict(action=Action.THROTTLE, fault=fault, overload=True)
     if status >= 500 or status in (408, 424, 425):
         fault = replace(fault, error=ServerUnavailable, what=f"the server failed ({status})")
         # Twice the same failure is no accident: one of the texts may be what the server cannot take.

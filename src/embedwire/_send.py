@@ -5,14 +5,15 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import Callable, Sequence
-from dataclasses import replace
-from typing import Any, TypeVar
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Any, Generic, TypeVar
 
 from embedwire import _wire
-from embedwire._config import Form, RetryPolicy, Target, Timeouts
+from embedwire._config import Form, Target, Timeouts
 from embedwire._faults import WITHHELD, Failed, screened
-from embedwire._limits import Learned
+from embedwire._limits import REPLY_BASE, Learned, max_reply
+from embedwire._pace import THROTTLED, TRANSIENT, LastMinute, Window
 from embedwire._queue import Batch, Trail
 from embedwire._retry import Action, Break, Broken, Context, Fault, Reply, Unusable, Verdict, classify, delay
 from embedwire._transport import Transport
@@ -21,13 +22,38 @@ from embedwire.exceptions import RequestTimeout, ServerRefused, ServerUnavailabl
 
 logger = logging.getLogger("embedwire")
 T = TypeVar("T")
-Until = Callable[[], "float | None"]  # the moment, in loop time, after which nobody wants the answer
 
 POLL_LEAST, POLL_MOST = 0.1, 2.0  # seconds between two questions to a server that is not ready
 _HOPELESS = {Break.NAME, Break.TLS, Break.NOT_HTTP}  # waiting does not help
 _TELLS = {"llama.cpp": "/props", "text-embeddings-inference": "/info"}
 QUESTION = Timeouts(total=5, connect=2)  # of a request that no caller waits for
+_COST = {Action.RETRY: TRANSIENT, Action.THROTTLE: THROTTLED}  # of the budget of repeats
 LOADING_WAIT = 120.0  # seconds to wait for a loading model where the timeouts set no total
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)  # no repr: it would show texts
+class _Request(Generic[T]):
+    """What is sent, how its reply is read, and who waits for it.
+
+    Attributes:
+        method: GET or POST.
+        url: The whole URL.
+        body: JSON, or None.
+        read: From a success to what is wanted; raises `ContractBroken`.
+        form: Whose timeouts, retries and limits hold.
+        trail: What happened so far to its texts.
+        until: The moment, in loop time, after which nobody wants the answer; None: somebody always does.
+        texts: The texts in it.
+    """
+
+    method: str
+    url: str
+    body: bytes | None
+    read: Callable[[Reply], T]
+    form: Form
+    trail: Trail = field(default_factory=Trail)
+    until: Callable[[], float | None] = lambda: None
+    texts: list[str] = field(default_factory=list)
 
 
 class Sender:
@@ -38,12 +64,16 @@ class Sender:
         target: Target,
         transport: Transport,
         learned: Learned,
+        window: Window,
+        minute: LastMinute,
         rand: Callable[[], float] = random.random,
     ) -> None:
         self._url = target.base_url
         self._root = target.base_url.rpartition("/")[0]
         self._transport = transport
         self._learned = learned
+        self._window = window
+        self._minute = minute
         self._rand = rand
         self._poller: asyncio.Task[None] | None = None
         self._waiters = 0
@@ -57,13 +87,14 @@ class Sender:
             Failed: There are none; it says whether smaller batches may help.
         """
         form = batch.lane.form
-        model = form.model or await self.served_model(form.timeouts, form.retry)
+        model = form.model or await self.served_model(form)
         encoding = self._encoding(form)
         try:
             matrix = await self._embed(batch, model, encoding)
         except Failed as failed:
             if not await self._was_outdated(failed, form, model, encoding):
                 raise
+            await self._until_allowed(form, batch.texts)
             matrix = await self._embed(batch, form.model or self._learned.served_model, self._encoding(form))
         zeros = int((~matrix.any(axis=1)).sum())
         if zeros:
@@ -86,17 +117,17 @@ class Sender:
             return fitted
 
         logger.debug("sending %d texts, %d requests in flight", len(texts), lane.in_flight)
-        return await self._exchange(
-            "POST",
-            f"{self._url}/embeddings",
-            _wire.encode(texts, model=model, encoding=encoding, dimensions=form.dimensions),
-            read,
-            timeouts=form.timeouts,
-            retry=form.retry,
+        request = _Request(
+            method="POST",
+            url=f"{self._url}/embeddings",
+            body=_wire.encode(texts, model=model, encoding=encoding, dimensions=form.dimensions),
+            read=read,
+            form=form,
             trail=batch.trail,
             until=batch.until,
             texts=texts,
         )
+        return await self._exchange(request)
 
     def _encoding(self, form: Form) -> str:
         if form.encoding != "auto":
@@ -109,7 +140,7 @@ class Sender:
         if status == 404 and form.model is None and model is not None:
             if learned.served_model == model:
                 learned.asked_model = False
-            return await self.served_model(form.timeouts, form.retry) != model
+            return await self.served_model(form) != model
         if (
             status in (400, 422, 501)
             and not failed.fault.of_text
@@ -120,7 +151,7 @@ class Sender:
             return True
         return False
 
-    async def served_model(self, timeouts: Timeouts, retry: RetryPolicy) -> str | None:
+    async def served_model(self, form: Form) -> str | None:
         """The one model that the server serves; asked once. None where the server does not tell.
 
         Raises:
@@ -129,7 +160,7 @@ class Sender:
         if self._learned.asked_model:
             return self._learned.served_model
         if self._asking is None or self._asking.done():
-            self._asking = asyncio.ensure_future(self._ask_model(timeouts, retry))
+            self._asking = asyncio.ensure_future(self._ask_model(form))
             self._asking.add_done_callback(_seen)
         return await asyncio.shield(self._asking)
 
@@ -169,7 +200,11 @@ class Sender:
             if not self._learned.asked:
                 self._learned.asked = True
                 await self._look()
-            if form.encoding == "auto" and variant not in self._learned.base64:
+            if (
+                form.encoding == "auto"
+                and variant not in self._learned.base64
+                and self._allowed(form, [text])
+            ):
                 self._learned.base64[variant] = False
                 self._learned.base64[variant] = await self._agrees(form, text, vector)
         except Exception as error:  # from the user's own key function; the next request will raise it
@@ -189,7 +224,9 @@ class Sender:
             encoding="base64",
             dimensions=form.dimensions,
         )
-        outcome = await self._transport.request("POST", f"{self._url}/embeddings", body, QUESTION)
+        outcome = await self._transport.request(
+            "POST", f"{self._url}/embeddings", body, QUESTION, max_reply(form, 1)
+        )
         if isinstance(outcome, Broken) or outcome.status != 200:
             return False
         try:
@@ -198,7 +235,7 @@ class Sender:
             return False
 
     async def _get(self, path: str) -> Reply | Broken:
-        return await self._transport.request("GET", self._root + path, None, QUESTION)
+        return await self._transport.request("GET", self._root + path, None, QUESTION, REPLY_BASE)
 
     async def close(self) -> None:
         """Ends the questions that are still open."""
@@ -211,18 +248,24 @@ class Sender:
             task.cancel()
         return tasks
 
-    async def _ask_model(self, timeouts: Timeouts, retry: RetryPolicy) -> str | None:
+    async def _ask_model(self, form: Form) -> str | None:
         try:
             names = await self._exchange(
-                "GET", f"{self._url}/models", None, lambda reply: _wire.models(reply.body),
-                timeouts=timeouts, retry=retry, trail=Trail(), until=lambda: None, texts=[],
-            )  # fmt: skip
+                _Request(
+                    method="GET",
+                    url=f"{self._url}/models",
+                    body=None,
+                    read=lambda reply: _wire.models(reply.body),
+                    form=form,
+                )
+            )
         except Failed as failed:
             if failed.fault.status not in (400, 404, 405, 501):
                 raise
             names = []  # a server that does not list its models gets requests without one
         if len(names) > 1:
-            what = f"the server has {len(names)} models, among them {', '.join(repr(name[:60]) for name in names[:5])}"
+            some = screened(", ".join(repr(name[:60]) for name in names[:5]), self._transport.secrets())
+            what = f"the server has {len(names)} models, among them {some}"
             raise Failed(Action.GIVE_UP, Fault(error=ServerRefused, what=what, cure="Pass model=."))
         self._learned.served_model, self._learned.asked_model = (names[0] if names else None), True
         return self._learned.served_model
@@ -240,101 +283,152 @@ class Sender:
                 return
             pause = min(POLL_MOST, pause * 1.5)
 
-    async def _exchange(
-        self,
-        method: str,
-        url: str,
-        body: bytes | None,
-        read: Callable[[Reply], T],
-        *,
-        timeouts: Timeouts,
-        retry: RetryPolicy,
-        trail: Trail,
-        until: Until,
-        texts: list[str],
-    ) -> T:
+    async def _exchange(self, request: _Request[T]) -> T:
         """Sends one request as often as it makes sense; the only loop that does."""
-        failures, resent, waits, waiting_since = 0, False, 0, 0.0
-        now = asyncio.get_running_loop().time
+        retry, repeats, now = request.form.retry, self._learned.repeats, asyncio.get_running_loop().time
+        failures, resent, paid, waiting_since = 0, False, 0, None
         while True:
-            trail.sent += 1
-            outcome: Reply | Broken | Unusable = await self._transport.request(method, url, body, timeouts)
+            answer = await self._once(request, resent)
+            if not isinstance(answer, Verdict):
+                if not failures:
+                    repeats.earn()
+                return answer
+            action, fault = answer.action, answer.fault
+            if action is Action.RESEND:
+                resent = True
+                continue
+            if action is Action.WAIT:
+                if waiting_since is None:
+                    waiting_since = now()
+                else:  # it said that it is ready, and was not
+                    await asyncio.sleep(POLL_MOST)
+                await self._until_ready(fault, waiting_since, request)
+                await self._until_allowed(request.form, request.texts)
+                continue
+            failures += 1
+            if action is Action.SPLIT:
+                if fault.error is RequestTimeout:
+                    self._pay(TRANSIENT, fault, request)
+                else:  # what was repeated is permanent, which costs nobody else his repeats
+                    repeats.earn(paid)
+                raise self._failed(action, fault, request)
+            # A failure that outlasted its repeats is no text's fault: nothing to split for.
+            if action is Action.GIVE_UP or failures >= retry.attempts:
+                raise self._failed(Action.GIVE_UP, fault, request)
+            pause = delay(retry, action, failures, fault.retry_after, self._rand)
+            pause = max(pause, self._rate_wait(request.form, request.texts))
+            last = request.until()
+            too_long = fault.retry_after is not None and fault.retry_after > retry.retry_after_cap
+            if too_long or (last is not None and now() + pause >= last):
+                raise self._failed(Action.GIVE_UP, fault, request)
+            paid = _COST[action]
+            self._pay(paid, fault, request)
+            logger.warning(
+                "%s: %s; sending again in %.2f s (attempt %d of %d)",
+                self._url, fault.what, pause, failures + 1, retry.attempts,
+            )  # fmt: skip
+            await asyncio.sleep(pause)
+            await self._until_allowed(request.form, request.texts)
+
+    async def _once(self, request: _Request[T], resent: bool) -> T | Verdict:
+        """Sends a request, and reads the reply or judges the failure."""
+        form, good, overload = request.form, False, False
+        request.trail.sent += 1
+        begun = self._window.begin()
+        try:
+            outcome: Reply | Broken | Unusable = await self._transport.request(
+                request.method, request.url, request.body, form.timeouts, max_reply(form, len(request.texts))
+            )
             if isinstance(outcome, Reply):
                 self._learned.alive = True
                 if 200 <= outcome.status < 300:
                     try:
-                        return read(outcome)
+                        result = request.read(outcome)
                     except ContractBroken as broken:
                         outcome = Unusable(what=str(broken), position=broken.position, cut=broken.cut)
-            verdict = self._judge(outcome, trail, resent, texts)
-            action, fault = verdict.action, verdict.fault
-            if action is Action.RESEND:
-                resent = True
-            elif action is Action.WAIT:
-                waits += 1
-                if waits == 1:
-                    waiting_since = now()
-                else:  # it said that it is ready, and was not
-                    await asyncio.sleep(min(POLL_MOST, waits * POLL_LEAST))
-                await self._until_ready(fault, waiting_since, timeouts, until, trail)
-            else:
-                failures += 1
-                if action in (Action.GIVE_UP, Action.SPLIT) or failures >= retry.attempts:
-                    # A failure that outlasted its repeats is no text's fault: nothing to split for.
-                    raise self._failed(
-                        action if action is Action.SPLIT else Action.GIVE_UP, fault, trail, texts
-                    )
-                pause = delay(retry, action, failures, fault.retry_after, self._rand)
-                last = until()
-                too_long = fault.retry_after is not None and fault.retry_after > retry.retry_after_cap
-                if too_long or (last is not None and now() + pause >= last):
-                    raise self._failed(Action.GIVE_UP, fault, trail, texts)
-                logger.warning(
-                    "%s: %s; sending again in %.2f s (attempt %d of %d)",
-                    self._url, fault.what, pause, failures + 1, retry.attempts,
-                )  # fmt: skip
-                await asyncio.sleep(pause)
+                    else:
+                        good = True
+                        return result
+            verdict = self._judge(outcome, request, resent)
+            overload = verdict.overload
+            return verdict
+        finally:
+            self._window.end(begun, good=good, overload=overload)
 
-    def _judge(
-        self, outcome: Reply | Broken | Unusable, trail: Trail, resent: bool, texts: list[str]
-    ) -> Verdict:
+    def _judge(self, outcome: Reply | Broken | Unusable, request: _Request[T], resent: bool) -> Verdict:
         """What to do now; notes on the trail what the next judgement rests on."""
+        trail = request.trail
         last, trail.last_failure = trail.last_failure, _fingerprint(outcome)
-        same = last is not None and last == trail.last_failure
-        verdict = classify(
-            outcome, Context(alive=self._learned.alive, resent=resent, timeouts=trail.timeouts, same=same)
+        seen = Context(
+            alive=self._learned.alive,
+            resent=resent,
+            timeouts=trail.timeouts,
+            same=last is not None and last == trail.last_failure,
+            crowd=self._window.in_flight > 1,
         )
+        verdict = classify(outcome, seen)
         fault, action = verdict.fault, verdict.action
         if fault.error is RequestTimeout:
             trail.timeouts += 1
         passing = fault.error is RequestTimeout or (fault.error is ServerUnavailable and not trail.bisecting)
-        if action is Action.SPLIT and len(texts) <= 1 and passing:  # it cannot be smaller, but it may pass
+        if (
+            action is Action.SPLIT and len(request.texts) <= 1 and passing
+        ):  # it cannot be smaller, but it may pass
             action = Action.RETRY
-        return Verdict(action=action, fault=fault)
+        return replace(verdict, action=action)
 
-    def _failed(self, action: Action, fault: Fault, trail: Trail, texts: Sequence[str] = ()) -> Failed:
+    def _pay(self, cost: int, fault: Fault, request: _Request[T]) -> None:
+        """Pays for a repeat from the server's budget.
+
+        Raises:
+            Failed: Too many requests to this server failed lately.
+        """
+        if not self._learned.repeats.spend(cost):
+            what = f"{fault.what}, and too many other requests failed for a repeat to be worth it"
+            raise self._failed(Action.GIVE_UP, replace(fault, what=what), request)
+
+    def _failed(self, action: Action, fault: Fault, request: _Request[T]) -> Failed:
         """What goes up: without any word of the server that repeats a text or a key."""
-        words = screened(fault.words, [*self._transport.secrets(), *texts]) if fault.words else ""
+        secrets = [*self._transport.secrets(), *request.texts]
+        words = screened(fault.words, secrets) if fault.words else ""
         # A number in words that repeat a text may be the text's.
         cap = None if words == WITHHELD else fault.max_texts
-        return Failed(action, replace(fault, words=words, max_texts=cap), trail.sent)
+        return Failed(action, replace(fault, words=words, max_texts=cap), request.trail.sent)
 
-    async def _until_ready(
-        self, fault: Fault, since: float, timeouts: Timeouts, until: Until, trail: Trail
-    ) -> None:
+    async def _until_ready(self, fault: Fault, since: float, request: _Request[T]) -> None:
         now = asyncio.get_running_loop().time
         logger.info("%s: %s; waiting until it is ready", self._url, fault.what)
         while True:
-            limit, last = since + _patience(fault, timeouts), until()
+            limit, last = since + _patience(fault, request.form.timeouts), request.until()
             try:
                 await asyncio.wait_for(self.wait_ready(), max(0.0, min(limit, last or limit) - now()))
             except asyncio.TimeoutError:
                 seen = self.not_ready()
                 if fault.status is not None or seen.status != 503:
-                    raise self._failed(Action.GIVE_UP, fault, trail) from None
+                    raise self._failed(Action.GIVE_UP, fault, request) from None
                 fault = seen  # it was gone, is back, and loads its model: that may take longer
             else:
                 return
+
+    async def _until_allowed(self, form: Form, texts: list[str]) -> None:
+        """Waits until the rate limit lets a repeat through."""
+        while True:
+            if self._allowed(form, texts):
+                return
+            await asyncio.sleep(self._rate_wait(form, texts))
+
+    def _allowed(self, form: Form, texts: list[str]) -> bool:
+        """Whether the rate limit lets a request through now; if so, it counts."""
+        if self._rate_wait(form, texts):
+            return False
+        if form.rate is not None:
+            self._minute.note(texts, asyncio.get_running_loop().time())
+        return True
+
+    def _rate_wait(self, form: Form, texts: list[str]) -> float:
+        if form.rate is None:
+            return 0.0
+        return self._minute.wait(form.rate, texts, asyncio.get_running_loop().time())
 
 
 def _software(reply: Reply) -> str | None:

@@ -22,12 +22,14 @@ from embedwire._config import (
     Kind,
     OnFull,
     Prompts,
+    RateLimit,
     RetryPolicy,
     Settings,
     Timeouts,
     check_seconds,
     settings,
 )
+from embedwire._discreet import discreet
 from embedwire._limits import ServerInfo, learned
 from embedwire._lists import no_vectors, to_lists
 from embedwire._prepare import check_kind, check_text, check_texts, with_prompt
@@ -192,6 +194,8 @@ class SharedEmbeddingClient:
         trust_env: Take the proxy from the environment (``HTTPS_PROXY`` and the like).
         max_queued: Most texts that wait at one server. Default: 1,000,000.
         on_full: What a call does that meets a full queue: ``"wait"`` for room, or ``"raise"`` `Overloaded`.
+        rate_limit: Most requests per minute, or a `RateLimit` for texts or characters too. Default: none.
+        max_reply_bytes: Most bytes read of one reply. ``"auto"``: 4 MiB and 256 KiB for each of its texts.
 
     Raises:
         InputError: An argument is wrong; the message names it and says the cure.
@@ -218,6 +222,8 @@ class SharedEmbeddingClient:
         trust_env: bool = False,
         max_queued: int = MAX_QUEUED,
         on_full: OnFull = "wait",
+        rate_limit: int | RateLimit | None = None,
+        max_reply_bytes: int | Literal["auto"] = "auto",
     ) -> None:
         self._adopt(
             settings(
@@ -239,6 +245,8 @@ class SharedEmbeddingClient:
                 trust_env=trust_env,
                 max_queued=max_queued,
                 on_full=on_full,
+                rate_limit=rate_limit,
+                max_reply_bytes=max_reply_bytes,
             )
         )
 
@@ -272,19 +280,23 @@ class SharedEmbeddingClient:
     async def __aexit__(self, *exc: object) -> None:
         await self.aclose()
 
+    @discreet
     def embed(self, texts: list[str], kind: Kind = "document") -> list[list[float]]:
         """As `EmbeddingClient.embed`; blocks this thread."""
         return to_lists(self.embed_array(texts, kind))
 
+    @discreet
     async def aembed(self, texts: list[str], kind: Kind = "document") -> list[list[float]]:
         """As `EmbeddingClient.embed`."""
         return to_lists(await self.aembed_array(texts, kind))
 
+    @discreet
     def embed_query(self, text: str) -> list[float]:
         """As `EmbeddingClient.embed_query`; blocks this thread."""
         vector: list[float] = self._wait(self._submit([check_text(text)], "query"))[0].tolist()
         return vector
 
+    @discreet
     async def aembed_query(self, text: str) -> list[float]:
         """As `EmbeddingClient.embed_query`."""
         vector: list[float] = (await asyncio.wrap_future(self._hold.submit([check_text(text)], "query")))[
@@ -292,12 +304,14 @@ class SharedEmbeddingClient:
         ].tolist()
         return vector
 
+    @discreet
     def embed_array(self, texts: list[str], kind: Kind = "document") -> NDArray[np.float32]:
         """As `EmbeddingClient.embed_array`; blocks this thread."""
         texts = check_texts(texts)
         check_kind(kind)
         return self._wait(self._submit(texts, kind)) if texts else no_vectors(self.server_info().dimensions)
 
+    @discreet
     async def aembed_array(self, texts: list[str], kind: Kind = "document") -> NDArray[np.float32]:
         """As `EmbeddingClient.embed_array`."""
         texts = check_texts(texts)
@@ -308,6 +322,7 @@ class SharedEmbeddingClient:
             else no_vectors(self.server_info().dimensions)
         )
 
+    @discreet
     def stream(self, texts: Iterable[str], kind: Kind = "document", *, on_error: OnError = "raise") -> Stream:
         """As `EmbeddingClient.stream`: ``for start, vectors in client.stream(texts)``."""
         check_source(texts, asynchronous=False)
@@ -320,6 +335,7 @@ class SharedEmbeddingClient:
             on_error=on_error,
         )
 
+    @discreet
     def astream(
         self,
         texts: Iterable[str] | AsyncIterable[str],

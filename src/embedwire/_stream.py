@@ -17,6 +17,7 @@ from collections.abc import (
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from embedwire._config import Settings
+from embedwire._discreet import discreet
 from embedwire._limits import STREAM_CHUNK, batch_limits, concurrency, learned
 from embedwire.exceptions import InputError, RequestError
 
@@ -79,6 +80,7 @@ class AsyncStream:
     def __aiter__(self) -> AsyncIterator[Piece]:
         return self
 
+    @discreet
     async def __anext__(self) -> Piece:
         return await self._pieces.__anext__()
 
@@ -110,6 +112,7 @@ class Stream:
     def __iter__(self) -> Iterator[Piece]:
         return self
 
+    @discreet
     def __next__(self) -> Piece:
         return next(self._pieces)
 

@@ -27,7 +27,6 @@ logger = logging.getLogger("embedwire")
 # llama-server, uvicorn and TEI close a connection that was idle for 5 s; below it no request meets a closed one.
 KEEP_ALIVE = 4.0
 DNS_CACHE = 300
-MAX_REPLY = 256 * 2**20  # bytes; a request of 2048 texts at 4096 numbers in decimal is about 180 MiB
 _READ_BUFFER = 2**18
 _SUSPECT = {Break.REFUSED, Break.CLOSED, Break.CUT}  # the other pooled connections may be dead too
 
@@ -35,8 +34,18 @@ _SUSPECT = {Break.REFUSED, Break.CLOSED, Break.CUT}  # the other pooled connecti
 class Transport(Protocol):
     """What the rest of the package needs of a network."""
 
-    async def request(self, method: str, url: str, body: bytes | None, timeouts: Timeouts) -> Reply | Broken:
-        """Sends one request; every failure of the network is a `Broken`, never an exception."""
+    async def request(
+        self, method: str, url: str, body: bytes | None, timeouts: Timeouts, most: int
+    ) -> Reply | Broken:
+        """Sends one request; every failure of the network is a `Broken`, never an exception.
+
+        Args:
+            method: GET or POST.
+            url: The whole URL.
+            body: JSON, or None.
+            timeouts: Of this request.
+            most: Bytes of the reply's body; a longer one is `Broken`.
+        """
         ...
 
     def secrets(self) -> list[str]:
@@ -74,12 +83,16 @@ class AiohttpTransport:
         self._opening: asyncio.Lock = asyncio.Lock()
         _inherited_by_forks.add(self)
 
-    async def request(self, method: str, url: str, body: bytes | None, timeouts: Timeouts) -> Reply | Broken:
+    async def request(
+        self, method: str, url: str, body: bytes | None, timeouts: Timeouts, most: int
+    ) -> Reply | Broken:
         """Sends one request over a kept connection."""
         session = self._session or await self._open()
         session.users += 1
         try:
-            outcome = await self._exchange(session.client, method, url, body, timeouts, self._fresh_key())
+            outcome = await self._exchange(
+                session.client, method, url, body, timeouts, most, self._fresh_key()
+            )
         finally:
             session.users -= 1
             if session.retired and not session.users:
@@ -118,6 +131,7 @@ class AiohttpTransport:
         url: str,
         body: bytes | None,
         timeouts: Timeouts,
+        most: int,
         key: dict[str, str] | None,
     ) -> Reply | Broken:
         answered = False
@@ -136,7 +150,7 @@ class AiohttpTransport:
                 proxy=self._target.proxy.reveal() if self._target.proxy else None,
             ) as response:
                 answered = True
-                content = await _read(response)
+                content = await _read(response, most)
                 if isinstance(content, Broken):
                     return content
                 headers = {name.lower(): value for name, value in response.headers.items()}
@@ -281,23 +295,23 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_leak_in_child)
 
 
-async def _read(response: aiohttp.ClientResponse) -> bytes | Broken:
+async def _read(response: aiohttp.ClientResponse, most: int) -> bytes | Broken:
     """The body, under the cap. Compressed ones are refused: 500 KB of gzip can become 500 MB."""
     if response.headers.get("Content-Encoding", "identity").lower() != "identity":
         response.close()
         return Broken(how=Break.COMPRESSED)
     chunks: list[bytes] = []
     size = response.content_length or 0
-    if size <= MAX_REPLY:
+    if size <= most:
         size = 0
         async for chunk in response.content.iter_any():
             chunks.append(chunk)
             size += len(chunk)
-            if size > MAX_REPLY:
+            if size > most:
                 break
-    if size > MAX_REPLY:
+    if size > most:
         response.close()
-        return Broken(how=Break.TOO_LARGE)
+        return Broken(how=Break.TOO_LARGE, detail=f"{most} bytes")
     return b"".join(chunks) if len(chunks) != 1 else chunks[0]
 
 

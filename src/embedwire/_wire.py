@@ -115,9 +115,12 @@ def parse(body: bytes) -> dict[str, Any]:
         # Python servers write NaN, which is no JSON; read as such it is found out with the text that it belongs to.
         reply = json.loads(body) if b"NaN" in body or b"Infinity" in body else orjson.loads(body)
     except (ValueError, RecursionError):
-        raise ContractBroken(
-            "an empty reply" if not body else "a reply that is no JSON, or is cut short", cut=True
-        ) from None
+        trimmed = body.strip()
+        if not trimmed:
+            raise ContractBroken("an empty reply", cut=True) from None
+        if trimmed.startswith(b"{") and trimmed.count(b"{") > trimmed.count(b"}"):
+            raise ContractBroken("a reply that is cut short", cut=True) from None
+        raise ContractBroken("a reply that is no JSON") from None
     if not isinstance(reply, dict):
         raise ContractBroken(f"a reply that is no JSON object but a {type(reply).__name__}")
     if reply.get("error") is not None:

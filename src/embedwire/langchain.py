@@ -20,9 +20,11 @@ from embedwire._config import (
     Encoding,
     OnFull,
     Prompts,
+    RateLimit,
     RetryPolicy,
     Timeouts,
 )
+from embedwire._discreet import discreet
 from embedwire._pydantic import Checked
 from embedwire._shared import SharedEmbeddingClient
 
@@ -118,6 +120,8 @@ class EmbedwireEmbeddings(Checked, Embeddings):
     trust_env: SkipValidation[bool] = False
     max_queued: SkipValidation[int] = MAX_QUEUED
     on_full: SkipValidation[OnFull] = "wait"
+    rate_limit: SkipValidation[int | RateLimit | None] = None
+    max_reply_bytes: SkipValidation[int | Literal["auto"]] = "auto"
 
     _client: SharedEmbeddingClient = PrivateAttr()
 
@@ -126,18 +130,22 @@ class EmbedwireEmbeddings(Checked, Embeddings):
         arguments = {name: getattr(self, name) for name in type(self).model_fields}
         self._client = SharedEmbeddingClient(**arguments)
 
+    @discreet
     def embed_documents(self, texts: list[str]) -> list[list[float]]:
         """One vector per text, in their order; raises `embedwire.RequestError` if any text got none."""
         return self._client.embed(texts, "document")
 
+    @discreet
     def embed_query(self, text: str) -> list[float]:
         """The vector of a query; raises `embedwire.RequestError` if it got none."""
         return self._client.embed_query(text)
 
+    @discreet
     async def aembed_documents(self, texts: list[str]) -> list[list[float]]:
         """As `embed_documents`, without blocking the loop."""
         return await self._client.aembed(texts, "document")
 
+    @discreet
     async def aembed_query(self, text: str) -> list[float]:
         """As `embed_query`, without blocking the loop."""
         return await self._client.aembed_query(text)

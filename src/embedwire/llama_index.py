@@ -22,10 +22,12 @@ from embedwire._config import (
     Encoding,
     OnFull,
     Prompts,
+    RateLimit,
     RetryPolicy,
     Timeouts,
     check_prompts,
 )
+from embedwire._discreet import discreet
 from embedwire._pydantic import Checked
 from embedwire._shared import SharedEmbeddingClient
 from embedwire.exceptions import InputError
@@ -95,6 +97,8 @@ class EmbedwireEmbedding(Checked, BaseEmbedding):
     trust_env: SkipValidation[bool] = Field(default=False, frozen=True, exclude=True)
     max_queued: SkipValidation[int] = Field(default=MAX_QUEUED, frozen=True, exclude=True)
     on_full: SkipValidation[OnFull] = Field(default="wait", frozen=True, exclude=True)
+    rate_limit: SkipValidation[int | RateLimit | None] = Field(default=None, frozen=True, exclude=True)
+    max_reply_bytes: SkipValidation[int | Literal["auto"]] = Field(default="auto", frozen=True, exclude=True)
 
     _client: SharedEmbeddingClient = PrivateAttr()
 
@@ -130,21 +134,27 @@ class EmbedwireEmbedding(Checked, BaseEmbedding):
             ) from None
         return super().__getstate__()
 
+    @discreet
     def _get_query_embedding(self, query: str) -> list[float]:
         return self._client.embed_query(query)
 
+    @discreet
     async def _aget_query_embedding(self, query: str) -> list[float]:
         return await self._client.aembed_query(query)
 
+    @discreet
     def _get_text_embedding(self, text: str) -> list[float]:
         return self._client.embed([text])[0]
 
+    @discreet
     async def _aget_text_embedding(self, text: str) -> list[float]:
         return (await self._client.aembed([text]))[0]
 
+    @discreet
     def _get_text_embeddings(self, texts: list[str]) -> list[list[float]]:
         return self._client.embed(texts)
 
+    @discreet
     async def _aget_text_embeddings(self, texts: list[str]) -> list[list[float]]:
         return await self._client.aembed(texts)
 

@@ -24,6 +24,7 @@ from embedwire import (
     InputError,
     Overloaded,
     Prompts,
+    RateLimit,
     RequestError,
     RequestTimeout,
     RetryPolicy,
@@ -106,6 +107,8 @@ def simple_and_full_arguments() -> None:
         trust_env=True,
         max_queued=10_000,
         on_full="raise",
+        rate_limit=600,
+        max_reply_bytes=10_000_000,
     )
     SharedEmbeddingClient(
         URL,
@@ -129,6 +132,7 @@ def simple_and_full_arguments() -> None:
     EmbeddingClient()  # type: ignore[call-arg]
     EmbeddingClient(URL, "minilm")  # type: ignore[call-arg]
     EmbeddingClient(URL, batchsize=5)  # type: ignore[call-arg]
+    EmbeddingClient(URL, rate_limit="600")  # type: ignore[arg-type]
     EmbeddingClient(URL, batch_size="5")  # type: ignore[arg-type]
     EmbeddingClient(URL, encoding="hex")  # type: ignore[arg-type]
     SharedEmbeddingClient(URL, on_full="drop")  # type: ignore[arg-type]
@@ -258,6 +262,8 @@ def langchain() -> None:
         trust_env=True,
         max_queued=10_000,
         on_full="raise",
+        rate_limit=600,
+        max_reply_bytes=10_000_000,
     )
     assert_type(adapter.embed_documents(["text"]), list[list[float]])
     assert_type(adapter.close(), None)
@@ -304,6 +310,8 @@ def llama_index() -> None:
         trust_env=True,
         max_queued=10_000,
         on_full="wait",
+        rate_limit=RateLimit(texts=6000),
+        max_reply_bytes="auto",
     )
     assert_type(adapter.get_query_embedding("text"), list[float])
     assert_type(adapter.get_text_embedding_batch(["text"], show_progress=True), list[list[float]])

@@ -1,0 +1,55 @@
+"""`discreet`: a door whose errors carry no texts out, not even in the local variables of a traceback.
+
+Tools that report errors (Sentry by default, rich on demand) send the locals of every frame along.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import inspect
+from collections.abc import Callable
+from types import TracebackType
+from typing import Any, ParamSpec, TypeVar, cast
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+def discreet(door: Callable[P, T]) -> Callable[P, T]:
+    """Empties this package's frames in the traceback of whatever a door raises; other people's stay as they are."""
+    if inspect.iscoroutinefunction(door):
+
+        @functools.wraps(door)
+        async def guarded_async(*args: P.args, **kwargs: P.kwargs) -> Any:
+            try:
+                return await door(*args, **kwargs)
+            except BaseException as error:
+                _empty(error.__traceback__)
+                raise
+            finally:
+                del args, kwargs
+
+        return cast("Callable[P, T]", guarded_async)
+
+    @functools.wraps(door)
+    def guarded(*args: P.args, **kwargs: P.kwargs) -> T:
+        try:
+            return door(*args, **kwargs)
+        except BaseException as error:
+            _empty(error.__traceback__)
+            raise
+        finally:
+            del args, kwargs
+
+    return guarded
+
+
+def _empty(trace: TracebackType | None) -> None:
+    while trace is not None:
+        frame = trace.tb_frame
+        if str(frame.f_globals.get("__name__")).partition(".")[0] == "embedwire":
+            # A frame that still runs is a door's, which forgets its arguments by itself.
+            with contextlib.suppress(RuntimeError):
+                frame.clear()
+        trace = trace.tb_next
