@@ -303,7 +303,7 @@ class TestEmbedding:
         """A call of which one batch fails for good raises; what was done is on the error alone."""
         server.script = lambda request: Answer.error(404, "gone") if "text 22" in request.texts else None
         with pytest.raises(RequestError) as failed:
-            await open_doors(concurrency=1).embed(TEXTS)
+            await open_doors(concurrency=1, batch_size=5).embed(TEXTS)
         assert failed.value.index in range(20, 23)
         assert failed.value.completed is not None
         done = failed.value.completed.indexes

@@ -83,7 +83,7 @@ async def test_bulk_does_not_starve_queries() -> None:
     """Under a bulk call of 20,000 texts the 99th percentile of a query is at most two batch times over idle."""
     async with (
         EmbeddingServer(slots=4, latency=0.02, latency_per_text=0.001) as server,
-        EmbeddingClient(server.url, model="m") as client,
+        EmbeddingClient(server.url, model="m", batch_size=5) as client,
     ):
         await client.wait_ready()
         begin = now()
@@ -251,7 +251,7 @@ async def test_a_full_queue_makes_callers_wait() -> None:
     """Beyond ``max_queued`` a caller waits until there is room, and is served then."""
     async with (
         EmbeddingServer(latency=1) as server,
-        EmbeddingClient(server.url, model="m", max_queued=10, concurrency=1) as client,
+        EmbeddingClient(server.url, model="m", max_queued=10, batch_size=5, concurrency=1) as client,
     ):
         calls = [asyncio.create_task(client.embed(TEXTS[10 * n : 10 * n + 10])) for n in range(4)]
         for number, call in enumerate(calls):

@@ -31,6 +31,8 @@ class SecretLike(Protocol):
 ApiKey: TypeAlias = str | SecretLike | Callable[[], str | SecretLike]
 SSL: TypeAlias = ssl_module.SSLContext | bool | str | None
 
+Variant: TypeAlias = "tuple[str | None, int | None]"
+
 T = TypeVar("T")
 
 MAX_QUEUED = 1_000_000  # texts that wait at one server, by default
@@ -229,6 +231,11 @@ class Form:
     retry: RetryPolicy
     rate: RateLimit | None
     max_reply: int | None  # None: "auto"
+
+    @property
+    def variant(self) -> Variant:
+        """Model and dimensions, as requested: behind one URL there may be several kinds."""
+        return self.model, self.dimensions
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

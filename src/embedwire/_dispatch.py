@@ -15,6 +15,7 @@ from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import replace
 from functools import partial
+from typing import Literal
 
 from embedwire._config import Form, Kind, OnFull
 from embedwire._faults import Failed, Failure, to_error
@@ -29,6 +30,7 @@ BULK_EVERY = 4  # after so many batches of queries in a row, one of the bulk tha
 LEARN_FROM = 50  # texts that must wait before it pays to ask the server what it is
 REFUSED_IN_A_ROW = 16  # texts refused alone, one after another: then it is the server, not the texts
 REFUSED_AT_FIRST = 4  # the same, before any text was accepted
+_REASONS: dict[int, Literal["chars", "texts"]] = {400: "texts", 413: "chars", 422: "texts"}
 SLICE = 2000  # texts that enter the queue in one go: about 5 ms
 
 
@@ -277,7 +279,13 @@ class Dispatcher:
         while self.in_flight < self._slots():
             batch = self._next(loop.time())
             if batch is None:
+                for lane in self._lanes.values():
+                    if not lane.calls["document"]:
+                        lane.tuner.idle()
                 return
+            batch.began = loop.time()
+            if batch.kind == "document":
+                batch.round = batch.lane.tuner.sent(len(batch.items), batch.began)
             self._batches.add(batch)
             batch.lane.in_flight += 1
             batch.task = loop.create_task(self._run(batch))
@@ -354,6 +362,8 @@ class Dispatcher:
                 self._abort(call, call.next_open(), _other_width(call, width, batch.trail.sent))
         lane.accepted, lane.refused, batch.live = True, 0, 0
         self._learn_size(batch)
+        now, chars = asyncio.get_running_loop().time(), sum(len(item.text) for item in batch.items)
+        lane.tuner.done(batch.round, chars, len(batch.items), now - batch.began, now)
         for item, vector in zip(batch.items, matrix, strict=True):
             lane.forget(item)
             owners, item.owners = item.owners, []
@@ -420,14 +430,12 @@ class Dispatcher:
         else:
             size = max(1, min(fault.max_texts or len(wanted), (len(wanted) + 1) // 2))
             parts = [wanted[at : at + size] for at in range(0, len(wanted), size)]
-        # Only a refusal of all that was sent, for no reason that was named, may be due to its size.
-        unexplained = (
-            fault.status in (400, 413, 422)
-            and fault.max_texts is None
-            and not fault.of_text
-            and len(wanted) == len(batch.items)
-        )
-        whole = Whole(refused_for_chars=fault.status == 413, parts=len(parts)) if unexplained else None
+        whole = None
+        if not fault.of_text and fault.position is None:
+            batch.lane.tuner.trouble(len(batch.items))
+            # Only what happened to all that was sent, for no reason that was named, may be due to its size.
+            if fault.max_texts is None and len(wanted) == len(batch.items):
+                whole = Whole(reason=_REASONS.get(fault.status or 0, "maybe"), parts=len(parts))
         self._put_back(batch, parts, whole, bisecting=not fault.of_text)
 
     def _put_back(
@@ -448,10 +456,12 @@ class Dispatcher:
         whole.chars = max(whole.chars, sum(len(item.text) for item in batch.items))
         if whole.parts:
             return
-        if whole.refused_for_chars:
+        if whole.reason == "chars":
             self._learned.max_chars = least(whole.chars, self._learned.max_chars)
-        else:
+        elif whole.reason == "texts":
             self._learned.max_texts = least(whole.texts, self._learned.max_texts)
+        else:
+            batch.lane.tuner.cap(whole.texts)
 
 
 def _callers(batch: Batch) -> set[Call]:

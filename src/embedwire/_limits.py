@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TypeAlias
 
-from embedwire._config import BatchLimits, Form, Kind
+from embedwire._config import BatchLimits, Form, Kind, Variant
 from embedwire._pace import Budget
 
 
@@ -45,7 +44,19 @@ class Told:
     max_texts: int | None = None
 
 
-Variant: TypeAlias = "tuple[str | None, int | None]"  # model and dimensions, as requested
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sizes:
+    """What "auto" stands for now, at one server and for one model.
+
+    Attributes:
+        texts: Most documents in one request.
+        requests: Most requests in flight; None: the start.
+        most: Most texts that went well after more had failed for their number; None: nothing failed so.
+    """
+
+    texts: int = 5  # the number that kept the first llama.cpp server alive
+    requests: int | None = None
+    most: int | None = None
 
 
 @dataclass(slots=True)
@@ -59,6 +70,7 @@ class Learned:
     widths: dict[Variant, int] = field(default_factory=dict)
     # Per model: a gateway has servers of many kinds.
     base64: dict[Variant, bool] = field(default_factory=dict)
+    sizes: dict[Variant, Sizes] = field(default_factory=dict)
     slots: int | None = None
     context: int | None = None
     max_texts: int | None = None
@@ -71,6 +83,11 @@ class Learned:
         """Takes in what the server says of itself."""
         self.slots, self.context = told.slots, told.context
         self.max_texts = told.max_texts or self.max_texts
+
+    def free_requests(self, form: Form) -> bool:
+        """Whether the number of requests in flight is to be found by trying: nobody said it."""
+        answered = bool(self.widths)  # so that it is known what software it is not
+        return form.concurrency is None and self.slots is None and answered and self.software != "llama.cpp"
 
     def info(self, model: str | None, dimensions: int | None) -> ServerInfo:
         """What is known, for one choice of model and dimensions."""
@@ -87,8 +104,8 @@ class Learned:
         )
 
 
-DEFAULT_TEXTS = 5
 DEFAULT_QUERIES = 32  # queries are short, and wait together only when many ask at once
+MOST_REQUESTS = 128
 DEFAULT_CONCURRENCY = 8
 # llama-server's HTTP threads are its slots and 4 more, and a kept connection keeps one of them: a connection
 # beyond that waits until another was idle for 5 s. Its slots are 1 or more, so 4 is safe while they are unknown.
@@ -100,11 +117,21 @@ STREAM_CHUNK = 256  # texts per piece of a stream whose batches are limited by c
 
 def batch_limits(form: Form, server: Learned, kind: Kind = "document") -> BatchLimits:
     """The most that one request may carry now: the user's numbers, under what the server was seen to take."""
-    wish = form.batch or BatchLimits(texts=DEFAULT_QUERIES if kind == "query" else DEFAULT_TEXTS)
-    texts, chars = least(wish.texts, server.max_texts), least(wish.chars, server.max_chars)
+    texts, chars = (
+        (form.batch.texts, form.batch.chars) if form.batch else (_auto_texts(form, server, kind), None)
+    )
+    texts, chars = least(texts, server.max_texts), least(chars, server.max_chars)
     if form.rate is not None:
         texts, chars = least(texts, form.rate.texts), least(chars, form.rate.chars)
     return BatchLimits(texts=texts, chars=chars)
+
+
+def _auto_texts(form: Form, server: Learned, kind: Kind) -> int:
+    sizes = server.sizes.get(form.variant, Sizes())
+    if kind == "document":
+        return sizes.texts
+    queries = max(DEFAULT_QUERIES, sizes.texts)
+    return queries if sizes.most is None else min(queries, sizes.most)
 
 
 def concurrency(form: Form, server: Learned) -> int:
@@ -113,7 +140,9 @@ def concurrency(form: Form, server: Learned) -> int:
         return form.concurrency
     if server.slots is not None:
         return min(2 * server.slots, server.slots + LLAMA_CPP_SPARE)
-    return LLAMA_CPP_SPARE if server.software in (None, "llama.cpp") else DEFAULT_CONCURRENCY
+    if not server.free_requests(form):
+        return LLAMA_CPP_SPARE
+    return server.sizes.get(form.variant, Sizes()).requests or DEFAULT_CONCURRENCY
 
 
 def max_reply(form: Form, texts: int) -> int:

@@ -10,12 +10,14 @@ import concurrent.futures
 from collections import OrderedDict, deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
+from typing import Literal
 
 import numpy as np
 
 from embedwire._config import BatchLimits, Form, Kind
 from embedwire._faults import Failure
 from embedwire._limits import Learned, batch_limits
+from embedwire._tune import Tuner
 from embedwire._wire import Matrix, normalized
 from embedwire.exceptions import Completed
 
@@ -154,9 +156,11 @@ class Trail:
 
 @dataclass(eq=False, slots=True)
 class Whole:
-    """A batch that was refused and sent again in parts. If every part succeeds, its size was the reason."""
+    """A batch that failed and was sent again in parts. If every part succeeds, its size was the reason."""
 
-    refused_for_chars: bool
+    reason: Literal[
+        "chars", "texts", "maybe"
+    ]  # what was refused; "maybe": it failed, for what may have passed
     parts: int
     texts: int = 0  # of its largest part
     chars: int = 0
@@ -173,6 +177,8 @@ class Batch:
     live: int = 0  # items that somebody still wants
     task: asyncio.Task[None] | None = None
     whole: Whole | None = None  # the refused batch that this one is a part of
+    round: int = -1  # of the tuner
+    began: float = 0.0  # loop time
 
     def add(self, item: Item) -> None:
         """Takes a wanted text in."""
@@ -216,8 +222,12 @@ class Lane:
     parts: dict[Kind, deque[Batch]] = field(default_factory=lambda: {"query": deque(), "document": deque()})
     in_flight: int = 0
     width: int | None = None
+    tuner: Tuner = field(init=False)
     accepted: bool = False  # some request has succeeded
     refused: int = 0  # texts refused alone since the last success
+
+    def __post_init__(self) -> None:
+        self.tuner = Tuner(self.form, self.learned)
 
     @property
     def busy(self) -> bool:

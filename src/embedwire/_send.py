@@ -112,7 +112,7 @@ class Sender:
                     lane.width = None  # these calls fail; later ones may use the new model
                 raise
             fitted = _wire.fit(matrix, form.dimensions)
-            lane.width = self._learned.widths[form.model, form.dimensions] = matrix.shape[1]
+            lane.width = self._learned.widths[form.variant] = matrix.shape[1]
             self._learned.software = _software(reply)
             return fitted
 
@@ -132,7 +132,7 @@ class Sender:
     def _encoding(self, form: Form) -> str:
         if form.encoding != "auto":
             return form.encoding
-        return "base64" if self._learned.base64.get((form.model, form.dimensions)) else "float"
+        return "base64" if self._learned.base64.get(form.variant) else "float"
 
     async def _was_outdated(self, failed: Failed, form: Form, model: str | None, encoding: str) -> bool:
         """Whether a refusal may be due to something learned that no longer holds; if so, it is forgotten."""
@@ -147,7 +147,7 @@ class Sender:
             and encoding == "base64"
             and form.encoding == "auto"
         ):
-            learned.base64[form.model, form.dimensions] = False
+            learned.base64[form.variant] = False
             return True
         return False
 
@@ -195,7 +195,7 @@ class Sender:
             text: A text that was embedded.
             vector: Its vector.
         """
-        variant = (form.model, form.dimensions)
+        variant = form.variant
         try:
             if not self._learned.asked:
                 self._learned.asked = True

@@ -175,10 +175,10 @@ class SharedEmbeddingClient:
         api_key: Sent as ``Authorization: Bearer``. A str, a SecretStr, or a function without arguments that
             returns one and is called for each request, on the loop: it must not block. None: the environment's
             ``EMBEDWIRE_API_KEY`` (for ``https://api.openai.com`` also ``OPENAI_API_KEY``).
-        batch_size: Most texts in one request, or `BatchLimits` for characters too. ``"auto"``: 5,
-            and 32 queries that wait together.
+        batch_size: Most texts in one request, or `BatchLimits` for characters too. ``"auto"``: starts at 5 and
+            grows to at most 128 while that pays; 32 queries that wait together.
         concurrency: Most requests in flight at the server. ``"auto"``: 4 at first; then twice the slots of a
-            llama-server, at most 4 more than its slots; 8 at other servers.
+            llama-server, at most 4 more than its slots; at other servers 8, and to at most 128 while that pays.
         timeout: Seconds for one request, or `Timeouts`. Default: 120 in all, 10 to connect, 60 of silence.
         deadline: Seconds for one whole call: queue, attempts, pauses and body. Default: none.
         max_retries: Repeats of a request that failed for a passing reason, or a `RetryPolicy`. Default: 2.
