@@ -8,7 +8,10 @@ endif
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo test lint clean
+.PHONY: demo test lint fuzz soak compare-faults bench clean
+
+FUZZ_SECONDS ?= 300
+SOAK_SECONDS ?= 600
 
 demo: $(VENV)/.demo ## embed real documents through LangChain and LlamaIndex with the bundled server
 	$(BIN)/python examples/demo.py
@@ -21,14 +24,24 @@ lint: $(VENV)/.dev ## style and types
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+fuzz: $(VENV)/.fuzz ## coverage-guided, random replies: only the library's own errors may come out
+	$(BIN)/python -m fuzz.fuzz_reply --seconds $(FUZZ_SECONDS)
+
+soak: $(VENV)/.dev ## load on a real llama.cpp server that is killed and restarted: right vectors, no growth
+	$(BIN)/python -m tests.soak --seconds $(SOAK_SECONDS)
+
 clean:
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis dist
+	rm -rf $(VENV) .venv-* .fuzz .mypy_cache .ruff_cache .pytest_cache .hypothesis dist
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/.demo: pyproject.toml | $(BIN)/python
 	$(BIN)/python -m pip install --quiet -e ".[langchain,llama-index,local]"
+	touch $@
+
+$(VENV)/.fuzz: $(VENV)/.dev
+	$(BIN)/python -m pip install --quiet -e ".[fuzz]"
 	touch $@
 
 $(VENV)/.dev: pyproject.toml scripts/make_minilm_gguf.py | $(BIN)/python

@@ -736,6 +736,28 @@ class TestEnd:
             await server.wait_for(lambda: server.in_flight == 0 and server.open_connections == 0)
         assert len(server.batches) == 2
 
+    @pytest.mark.parametrize("reason", ["closed", "key"])
+    async def test_no_two_callers_share_an_error(self, reason: str, server: EmbeddingServer) -> None:
+        """Each caller gets an error of its own: a traceback that two add frames to would mix their stories."""
+        raises = False
+
+        def key() -> str:
+            if raises:
+                raise LookupError("no key")
+            return "key"
+
+        async with EmbeddingClient(server.url, model="m", api_key=key, concurrency=1) as client:
+            with server.hold():
+                calls = [asyncio.create_task(client.embed([f"text {n}"])) for n in range(5)]
+                await server.wait_for(lambda: server.in_flight == 1)
+                raises = reason == "key"
+                if not raises:
+                    await client.close()
+            errors = [error for error in await asyncio.gather(*calls, return_exceptions=True) if error]
+        failed = [error for error in errors if isinstance(error, Exception)]
+        assert len({id(error) for error in failed}) == len(failed) >= 4
+        assert {type(error) for error in failed} == {LookupError if raises else UsageError}
+
     def test_closing_one_leaves_its_twin_alone(self, server: EmbeddingServer) -> None:
         """Another client of equal settings goes on, its calls under way included."""
         one, other = (

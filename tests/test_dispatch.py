@@ -165,6 +165,23 @@ async def test_equal_texts_travel_once() -> None:
         assert server.batches == [["x", "y"], ["z"]]
 
 
+async def test_equal_texts_of_one_call_share_a_request_with_others() -> None:
+    """A text that stands twice in a call, in a batch with another call's text, gets its own vector twice."""
+    async with (
+        EmbeddingServer() as server,
+        EmbeddingClient(server.url, model="m", batch_size=2, concurrency=1) as client,
+    ):
+        with server.hold():
+            first = asyncio.create_task(client.embed(["a", "b"]))
+            await server.wait_for(lambda: server.in_flight == 1)
+            calls = [["c", "c"], ["d", "c", "d"], ["d"]]
+            others = [asyncio.create_task(client.embed(texts)) for texts in calls]
+            await asyncio.sleep(0)
+        assert right(await first, ["a", "b"])
+        for texts, other in zip(calls, others, strict=True):
+            assert right(await other, texts)
+
+
 async def test_a_query_overtakes_with_a_text_that_waits_in_bulk() -> None:
     """A query for a text that waits far back in a bulk call goes first, and the text is still sent once."""
     async with (

@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 from collections import Counter, deque
 
+import looptime
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from embedwire import EmbeddingClient, RateLimit, RetryPolicy, ServerUnavailable
+from embedwire import EmbeddingClient, RateLimit, RequestTimeout, RetryPolicy, ServerUnavailable
 from embedwire._pace import BUDGET, THROTTLED, TRANSIENT, Budget, LastMinute, Window
 from embedwire.testing import Answer, EmbeddingServer, Request, is_vector_of
 
@@ -83,6 +84,62 @@ class TestBudget:
             assert len(caught.value.completed.indexes) == 320
 
 
+class TestRepeats:
+    """What is repeated, and what is not."""
+
+    @simulated
+    async def test_none_when_none_are_wanted(self) -> None:
+        """With ``max_retries=0`` a timeout is not repeated either, in no smaller batch."""
+        async with (
+            EmbeddingServer(script=lambda request: Answer.hang()) as server,
+            EmbeddingClient(server.url, model="m", max_retries=0, timeout=2) as client,
+        ):
+            with pytest.raises(RequestTimeout, match="after 1 request"):
+                await client.embed(TEXTS[:4])
+            assert len(server.requests) == 1
+
+    @simulated
+    async def test_two_restarts_during_one_request(self) -> None:
+        """A server that restarts while a request is repeated after its first restart is waited for again."""
+
+        async def restart() -> None:
+            await server.astop()
+            await asyncio.sleep(4)
+            await server.astart()
+
+        restarts: list[asyncio.Task[None]] = []
+
+        def script(request: Request) -> Answer | None:
+            if not request.embeds or "late" not in request.texts or len(restarts) == 3:
+                return None
+            restarts.append(asyncio.ensure_future(restart()))
+            return Answer.hang()
+
+        async with (
+            EmbeddingServer(script=script) as server,
+            EmbeddingClient(server.url, model="m", max_retries=5) as client,
+        ):
+            await client.embed_query("first")
+            assert right([await client.embed_query("late")], ["late"])
+
+    @simulated
+    async def test_the_message_says_why_there_was_none(self) -> None:
+        """Who asks for too much patience is quoted, and so is a deadline that leaves no time for a repeat."""
+        async with (
+            EmbeddingServer(script=lambda request: Answer.throttled(90)) as server,
+            EmbeddingClient(server.url, model="m") as client,
+            EmbeddingClient(
+                server.url, model="m", deadline=3, max_retries=RetryPolicy(retry_after_cap=100)
+            ) as hasty,
+        ):
+            with pytest.raises(ServerUnavailable, match="asks to wait 90 s, more than retry_after_cap=60"):
+                await client.embed_query("q")
+            with pytest.raises(
+                ServerUnavailable, match="90 s, and a repeat would come after the deadline"
+            ):
+                await hasty.embed_query("q")
+
+
 class TestWindow:
     """Fewer in flight after trouble, and more again with success."""
 
@@ -146,6 +203,37 @@ class TestWindow:
         assert refused < len(TEXTS) / 5
 
     @simulated
+    async def test_holds_for_repeats_too(self) -> None:
+        """After eight refusals at once, the repeats come five at a time, not eight."""
+        async with (
+            EmbeddingServer(script=lambda request: Answer(delay=1)) as server,
+            EmbeddingClient(server.url, model="m", batch_size=1, concurrency=8) as client,
+        ):
+            usual, server.script = server.script, None
+            server.answer(*[Answer(status=429, body=b"{}", delay=1, headers={"Retry-After": "5"})] * 8)
+            call = asyncio.ensure_future(client.embed(TEXTS[:8]))
+            await server.wait_for(lambda: len(server.batches) == 8 and not server.in_flight)
+            server.peak_in_flight, server.script = 0, usual
+            assert right(await call, TEXTS[:8])
+            assert 1 < server.peak_in_flight <= 5
+
+    @simulated
+    async def test_a_cancelled_repeat_lets_the_next_one_go(self) -> None:
+        """Repeats that wait for room do not wait for one whose caller has gone."""
+        async with (
+            EmbeddingServer() as server,
+            EmbeddingClient(server.url, model="m", batch_size=1, concurrency=4) as client,
+        ):
+            server.answer(*[Answer(status=429, body=b"{}", delay=1)] * 4)
+            calls = [asyncio.ensure_future(client.embed([text])) for text in TEXTS[:4]]
+            await server.wait_for(lambda: len(server.batches) == 4 and not server.in_flight)
+            await asyncio.sleep(0)
+            calls[0].cancel()
+            calls[2].cancel()
+            assert right(await calls[1], TEXTS[1:2])
+            assert right(await calls[3], TEXTS[3:4])
+
+    @simulated
     async def test_recovers(self) -> None:
         """After one overload the full concurrency comes back."""
         async with (
@@ -170,27 +258,33 @@ class TestRate:
         st.integers(1, 40),
     )
     def test_no_minute_has_more(self, calls: list[tuple[float, int]], requests: int, texts: int) -> None:
-        """Whoever waits as long as he is told never sends more in any 60 seconds, nor waits for nothing."""
-        minute, limit, now = LastMinute(), RateLimit(requests=requests, texts=texts), 0.0
+        """The moments that are given never hold more in any 60 seconds, and come in order."""
+        minute, now = LastMinute(RateLimit(requests=requests, texts=texts)), 0.0
         sent: list[tuple[float, int]] = []
         for pause, count in calls:
             now += pause
             batch = ["t"] * min(count, texts)
-            now += minute.wait(limit, batch, now)
-            assert minute.wait(limit, batch, now) == 0
-            minute.note(batch, now)
-            sent.append((now, len(batch)))
+            sent.append((minute.reserve(batch, now).moment, len(batch)))
+            assert sent[-1][0] >= now
+        assert sent == sorted(sent, key=lambda one: one[0])
         for start, _ in sent:
-            within = [count for moment, count in sent if start <= moment < start + 60]
+            within = [count for moment, count in sent if start <= moment < start + 59.999]
             assert len(within) <= requests
             assert sum(within) <= texts
 
     def test_a_text_over_the_limit_waits_for_a_free_minute(self) -> None:
         """A text longer than a minute's characters goes alone instead of never."""
-        minute, limit = LastMinute(), RateLimit(chars=10)
-        minute.note(["abc"], 0)
-        assert minute.wait(limit, ["x" * 50], 1) == 59
-        assert minute.wait(limit, ["x" * 50], 60) == 0
+        minute = LastMinute(RateLimit(chars=10))
+        minute.reserve(["abc"], 0)
+        assert minute.reserve(["x" * 50], 1).moment == 60
+        assert minute.reserve(["x"], 61).moment == 120
+
+    def test_a_moment_that_is_not_used_is_free_again(self) -> None:
+        """Who gives a moment back harms nobody."""
+        minute = LastMinute(RateLimit(requests=1))
+        minute.reserve([], 0)
+        minute.release(minute.reserve([], 0))
+        assert minute.reserve([], 0).moment == 60
 
     @simulated
     @pytest.mark.parametrize(
@@ -237,7 +331,7 @@ class TestRate:
             bulk = asyncio.ensure_future(client.embed(TEXTS[:30]))
             await server.wait_for(lambda: len(server.batches) == 3)
             assert right([await client.embed_query("q")], ["q"])
-            assert server.batches.index(["q"]) == 3
+            assert server.batches.index(["q"]) <= 4  # one batch of documents may have its moment already
             assert right(await bulk, TEXTS[:30])
 
     @simulated
@@ -254,6 +348,95 @@ class TestRate:
             assert right(await free.embed(TEXTS), TEXTS)
             assert loop.time() - begin < 50
             assert right(await slow, TEXTS[:10])
+
+    @simulated
+    @pytest.mark.parametrize(
+        ("limit", "small", "large"),
+        [
+            (
+                RateLimit(texts=5),
+                [["q"]],
+                TEXTS[:10],
+            ),  # small ones come all the time, and documents wait in fives
+            (RateLimit(chars=100), [["d" * 10]], ["x" * 90]),
+        ],
+    )
+    async def test_a_large_request_is_not_starved(
+        self, limit: RateLimit, small: list[list[str]], large: list[str]
+    ) -> None:
+        """While small calls come all the time, a large one gets its turn within a few minutes."""
+        loop = asyncio.get_running_loop()
+        async with (
+            EmbeddingServer() as server,
+            EmbeddingClient(server.url, model="m", batch_size=5, rate_limit=limit) as client,
+        ):
+            begin = loop.time()
+            call = asyncio.ensure_future(client.embed(large))
+            number = 0
+            while not call.done():
+                number += 1
+                await client.embed([f"{text} {number}"[:10] for text in small[0]], kind="query")
+                await asyncio.sleep(6)
+                assert loop.time() - begin < 600
+            assert right(await call, large)
+
+    @simulated
+    async def test_limits_of_two_clients_do_not_starve_each_other(self) -> None:
+        """Who allows himself one request a minute gets it, however much another client sends."""
+        async with (
+            EmbeddingServer() as server,
+            EmbeddingClient(server.url, model="m", rate_limit=1) as slow,
+            EmbeddingClient(server.url, model="m", rate_limit=100) as fast,
+        ):
+            for number in range(5):
+                await fast.embed_query(f"before {number}")
+            assert right([await asyncio.wait_for(slow.embed_query("slow"), 1)], ["slow"])
+
+    @simulated
+    async def test_a_repeat_keeps_its_turn(self) -> None:
+        """A request that failed is repeated in the next minute, not after all that came later."""
+        loop = asyncio.get_running_loop()
+        async with (
+            EmbeddingServer() as server,
+            EmbeddingClient(server.url, model="m", batch_size=1, rate_limit=1, concurrency=2) as client,
+        ):
+            server.answer(Answer.error(502, "no"))
+            query = asyncio.ensure_future(client.embed_query("q"))
+            await server.wait_for(lambda: len(server.batches) == 1)
+            bulk = asyncio.ensure_future(client.embed(TEXTS[:15]))
+            assert right([await query], ["q"])
+            assert loop.time() <= 130
+            bulk.cancel()
+
+    def test_outlives_the_client(self) -> None:
+        """A new client of the same limit goes on where the last one was: one per request is no way around it."""
+
+        async def job() -> float:
+            async with EmbeddingServer() as server:
+                for number in range(4):
+                    async with EmbeddingClient(server.url, model="m", rate_limit=2) as client:
+                        await client.embed_query(f"query {number}")
+                return asyncio.get_running_loop().time()
+
+        loop = looptime.new_event_loop()
+        try:
+            assert 60 <= loop.run_until_complete(job()) < 61
+        finally:
+            loop.close()
+
+    @simulated
+    async def test_questions_are_not_held_back(self) -> None:
+        """Asking a server that still loads for its model takes no text's turn."""
+        loop = asyncio.get_running_loop()
+        async with (
+            EmbeddingServer(loading=True) as server,
+            EmbeddingClient(server.url, rate_limit=2) as client,
+        ):
+            call = asyncio.ensure_future(client.embed_query("q"))
+            await asyncio.sleep(3)
+            server.loading = False
+            assert right([await call], ["q"])
+            assert loop.time() < 10
 
     @simulated
     async def test_a_cancelled_call_leaves_nothing_behind(self) -> None:

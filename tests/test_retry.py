@@ -398,7 +398,10 @@ class TestDelay:
         policy = RetryPolicy(base=50)
         assert [delay(policy, Action.RETRY, 9, 10, lambda at=at: at) for at in (0, 1)] == [10, 11]
         assert delay(RetryPolicy(jitter=False), Action.THROTTLE, 1, 10) == 10
-        assert delay(policy, Action.THROTTLE, 1, 0) == 0
+
+    def test_no_time_asked_for_is_no_reason_to_hurry(self) -> None:
+        """A Retry-After of 0, or a date that is past by the server's clock, leaves the usual pause."""
+        assert delay(RetryPolicy(jitter=False), Action.THROTTLE, 2, 0) == 2
 
     @given(
         st.builds(

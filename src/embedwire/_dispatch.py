@@ -2,7 +2,7 @@
 
 One dispatcher belongs to one server and one event loop; nothing here knows HTTP. Queries go before bulk, bulk
 calls take turns, equal texts travel once, each vector goes straight into the rows of the calls that want it.
-There are no timers but the calls' deadlines, and no locks: everything runs on the loop.
+There are no timers but the calls' deadlines and those of rate limits, and no locks: everything runs on the loop.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import contextlib
+import copy
 import sys
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Iterable
@@ -17,14 +18,21 @@ from dataclasses import replace
 from functools import partial
 from typing import Literal
 
-from embedwire._config import Form, Kind, OnFull
+from embedwire._config import Form, Kind, OnFull, RateLimit
 from embedwire._faults import Failed, Failure, to_error
 from embedwire._limits import DEFAULT_CONCURRENCY, Learned, concurrency, least
-from embedwire._pace import LastMinute, Window
+from embedwire._pace import Sent, Window
 from embedwire._queue import Batch, Call, Future, Item, Lane, Whole
 from embedwire._retry import Action, Fault
 from embedwire._wire import Matrix
-from embedwire.exceptions import BadReply, DeadlineExceeded, Overloaded, RequestError, ServerRefused
+from embedwire.exceptions import (
+    BadReply,
+    DeadlineExceeded,
+    Overloaded,
+    RequestError,
+    ServerRefused,
+    UsageError,
+)
 
 BULK_EVERY = 4  # after so many batches of queries in a row, one of the bulk that waits goes first
 LEARN_FROM = 50  # texts that must wait before it pays to ask the server what it is
@@ -43,7 +51,6 @@ class Dispatcher:
         learn: Asks the server what it is, with a text and its vector; never fails.
         learned: What is known about the server.
         window: How many requests the server can take now.
-        minute: What was sent to it lately.
     """
 
     def __init__(
@@ -53,15 +60,15 @@ class Dispatcher:
         learn: Callable[[Form, str, Matrix], Awaitable[None]],
         learned: Learned,
         window: Window,
-        minute: LastMinute,
     ) -> None:
         self._server = server
         self._send = send
         self._learn = learn
         self._learned = learned
         self._window = window
-        self._minute = minute
-        self._wake: asyncio.TimerHandle | None = None  # when the rate limit lets the next request through
+        # One batch of each rate limit may wait for its moment; no other of that limit overtakes it.
+        self._parked: dict[RateLimit, tuple[Batch, Sent]] = {}
+        self._wake: asyncio.TimerHandle | None = None
         self._lanes: dict[Form, Lane] = {}
         self._turns: OrderedDict[Lane, None] = OrderedDict()  # lanes with work
         self._calls: set[Call] = set()
@@ -142,11 +149,12 @@ class Dispatcher:
             self._pump()
 
     def end(self, calls: Iterable[Call] | None = None, *, error: Exception | None) -> None:
-        """Ends some calls, or all: with an error or, without one, as cancelled."""
+        """Ends some calls, or all: with an error, each with its own, or, without one, as cancelled."""
         for call in list(self._calls if calls is None else calls):
             if call in self._calls:
                 self._leave(call)
                 _resolve(call.future, error=error)
+                error = error and _another(error)
         self._pump()
 
     def vanish(self) -> None:
@@ -156,8 +164,7 @@ class Dispatcher:
 
     async def settle(self) -> None:
         """Cancels what is on its way, and waits until it has let go of its connections."""
-        if self._wake is not None:
-            self._wake.cancel()
+        self.sleep()
         tasks = [batch.task for batch in self._batches if batch.task is not None]
         for task in tasks:
             task.cancel()
@@ -287,16 +294,24 @@ class Dispatcher:
             if batch.kind == "document":
                 batch.round = batch.lane.tuner.sent(len(batch.items), batch.began)
             self._batches.add(batch)
+            self._turns.setdefault(batch.lane)
             batch.lane.in_flight += 1
             batch.task = loop.create_task(self._run(batch))
             batch.task.add_done_callback(partial(self._free, batch))
 
     def _slots(self) -> int:
         """The smallest wish among those who have work here, or less where the server had trouble with that."""
-        wishes = (concurrency(lane.form, self._learned) for lane in self._turns if lane.busy)
+        wishes = (
+            concurrency(lane.form, self._learned)
+            for lane in self._turns
+            if lane.in_flight or (lane.busy and lane.form.rate not in self._parked)
+        )
         return min(min(wishes, default=DEFAULT_CONCURRENCY), self._window.allowed or sys.maxsize)
 
     def _next(self, now: float) -> Batch | None:
+        batch = self._unparked(now)
+        if batch is not None:
+            return batch
         for lane in [lane for lane in self._turns if not lane.busy]:
             del self._turns[lane]
         order: tuple[Kind, ...] = ("query", "document")
@@ -304,7 +319,7 @@ class Dispatcher:
             order = ("document", "query")
         for kind in order:
             for lane in self._turns:
-                batch = lane.take(kind, now)
+                batch = None if lane.form.rate in self._parked else lane.take(kind, now)
                 if batch is not None and self._may_go(batch, now):
                     self._queries_in_a_row = self._queries_in_a_row + 1 if kind == "query" else 0
                     self._turns.move_to_end(lane)
@@ -312,27 +327,47 @@ class Dispatcher:
         return None
 
     def _may_go(self, batch: Batch, now: float) -> bool:
-        """Whether the rate limit lets a batch through; else it is put back, and looked at again in time."""
+        """Whether the rate limit lets a batch go now; else it is parked until its moment."""
         rate = batch.lane.form.rate
         if rate is None:
             return True
-        wait = self._minute.wait(rate, batch.texts, now)
-        if not wait:
-            self._minute.note(batch.texts, now)
+        sent = self._learned.minute(rate).reserve(batch.texts, now)
+        if sent.moment <= now:
             return True
-        batch.lane.parts[batch.kind].appendleft(batch)
-        if self._wake is None or self._wake.when() > now + wait:
-            self._sleep(wait)
+        self._parked[rate] = batch, sent
+        self._set_alarm()
         return False
 
-    def _sleep(self, wait: float) -> None:
+    def _set_alarm(self) -> None:
+        self.sleep()
+        if self._parked:
+            first = min(sent.moment for _, sent in self._parked.values())
+            self._wake = asyncio.get_running_loop().call_at(first, self._pump)
+
+    def _unparked(self, now: float) -> Batch | None:
+        """A batch whose moment has come; by then more texts may wait that it can carry."""
+        for rate, (batch, sent) in list(self._parked.items()):
+            if batch.live and sent.moment > now:
+                continue
+            del self._parked[rate]
+            self._set_alarm()
+            if not batch.live:  # nobody wants it any more
+                self._learned.minute(rate).release(sent)
+                continue
+            before = len(batch.items)
+            if not batch.trail.sent:
+                batch.lane.fill(batch, now)
+            if len(batch.items) > before:
+                self._learned.minute(rate).release(sent)
+                if not self._may_go(batch, now):
+                    continue
+            return batch
+        return None
+
+    def sleep(self) -> None:
+        """Does not look again at what is parked."""
         if self._wake is not None:
             self._wake.cancel()
-        self._wake = asyncio.get_running_loop().call_later(wait, self._awake)
-
-    def _awake(self) -> None:
-        self._wake = None
-        self._pump()
 
     async def _run(self, batch: Batch) -> None:
         try:
@@ -364,15 +399,21 @@ class Dispatcher:
         self._learn_size(batch)
         now, chars = asyncio.get_running_loop().time(), sum(len(item.text) for item in batch.items)
         lane.tuner.done(batch.round, chars, len(batch.items), now - batch.began, now)
-        for item, vector in zip(batch.items, matrix, strict=True):
+        everything = list(range(len(matrix)))
+        wanted: dict[Call, tuple[list[int], list[int]]] = {}  # rows of the call, rows of the matrix
+        for position, item in enumerate(batch.items):
             lane.forget(item)
-            owners, item.owners = item.owners, []
-            for call, row in owners:
-                call.put(row, vector)
-                self._count_down(call)
+            for call, row in item.owners:
+                rows, positions = wanted.setdefault(call, ([], []))
+                rows.append(row)
+                positions.append(position)
+            item.owners = []
+        for call, (rows, positions) in wanted.items():
+            call.put(rows, matrix if positions == everything else matrix[positions])
+            self._count_down(call, len(rows))
 
-    def _count_down(self, call: Call) -> None:
-        self._queued[call.kind] -= 1
+    def _count_down(self, call: Call, texts: int) -> None:
+        self._queued[call.kind] -= texts
         if not call.left:
             self._finish(call)
 
@@ -407,7 +448,7 @@ class Dispatcher:
         owners, item.owners = item.owners, []
         for call, row in owners:
             call.fail(row, failure)
-            self._count_down(call)
+            self._count_down(call, 1)
 
     def _refuses_everything(self, lane: Lane, fault: Fault) -> bool:
         """Whether it is the server, not this text: else a wrong setting would cost a request for every text."""
@@ -482,6 +523,14 @@ def _other_width(call: Call, width: int, attempts: int) -> Failure:
     what = f"vectors of {width} numbers where this call's first ones have {call.matrix.shape[1]}"
     cure = "The model was exchanged meanwhile; embed everything again."
     return Failure(fault=Fault(error=BadReply, what=what, cure=cure), attempts=attempts)
+
+
+def _another(error: Exception) -> Exception:
+    """The same error once more: no two callers share one, as each adds its own frames to the traceback."""
+    try:
+        return copy.copy(error).with_traceback(None)
+    except Exception:  # of a class that cannot be copied
+        return UsageError(f"a function of the caller's raised {type(error).__name__}")
 
 
 def _resolve(future: Future, matrix: Matrix | None = None, error: BaseException | None = None) -> None:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from embedwire._config import BatchLimits, Form, Kind, Variant
-from embedwire._pace import Budget
+from embedwire._config import BatchLimits, Form, Kind, RateLimit, Variant
+from embedwire._pace import Budget, LastMinute
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,7 +61,7 @@ class Sizes:
 
 @dataclass(slots=True)
 class Learned:
-    """The mutable twin of `ServerInfo`. Plain assignments only, so that any thread may read it."""
+    """The mutable twin of `ServerInfo`, for every thread: no locks, and an update that is lost does no harm."""
 
     url: str
     software: str | None = None
@@ -77,12 +77,18 @@ class Learned:
     max_chars: int | None = None
     alive: bool = False
     asked: bool = False
+    unanswered: int = 0  # questions that failed for a passing reason
     repeats: Budget = field(default_factory=Budget)
+    minutes: dict[RateLimit, LastMinute] = field(default_factory=dict)
 
     def take(self, told: Told) -> None:
         """Takes in what the server says of itself."""
         self.slots, self.context = told.slots, told.context
         self.max_texts = told.max_texts or self.max_texts
+
+    def minute(self, rate: RateLimit) -> LastMinute:
+        """What clients with this rate limit have sent lately."""
+        return self.minutes.get(rate) or self.minutes.setdefault(rate, LastMinute(rate))
 
     def free_requests(self, form: Form) -> bool:
         """Whether the number of requests in flight is to be found by trying: nobody said it."""

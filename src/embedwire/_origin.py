@@ -7,7 +7,7 @@ import contextlib
 from embedwire._config import Target
 from embedwire._dispatch import Dispatcher
 from embedwire._limits import learned
-from embedwire._pace import LastMinute, Window
+from embedwire._pace import Window
 from embedwire._send import Sender
 from embedwire._transport import AiohttpTransport
 
@@ -18,16 +18,17 @@ class Origin:
     def __init__(self, target: Target) -> None:
         self.learned = learned(target.base_url)
         self.transport = AiohttpTransport(target)
-        window, minute = Window(), LastMinute()
-        self.sender = Sender(target, self.transport, self.learned, window, minute)
+        window = Window()
+        self.sender = Sender(target, self.transport, self.learned, window)
         self.dispatcher = Dispatcher(
-            target.base_url, self.sender.embed, self.sender.learn, self.learned, window, minute
+            target.base_url, self.sender.embed, self.sender.learn, self.learned, window
         )
 
     def abandon(self) -> None:
         """Closes every connection without waiting, on the loop or after its end."""
         with contextlib.suppress(RuntimeError):  # the loop is over, and its tasks with it
             self.sender.abandon()
+            self.dispatcher.sleep()
         self.transport.abandon()
 
     async def close(self) -> None:

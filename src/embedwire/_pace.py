@@ -5,7 +5,9 @@ The time is passed in, in seconds of any clock that only goes forward.
 
 from __future__ import annotations
 
-from collections import deque
+import bisect
+import operator
+from dataclasses import dataclass
 
 from embedwire._config import RateLimit
 
@@ -53,6 +55,11 @@ class Window:
         self._age = 0  # grows when the window shrinks
         self._good = 0  # successes since it last changed
 
+    @property
+    def full(self) -> bool:
+        """Whether nothing should be sent now."""
+        return self.allowed is not None and self.in_flight >= self.allowed
+
     def begin(self) -> int:
         """A request is sent; what comes back belongs to `end`."""
         self.in_flight += 1
@@ -81,38 +88,57 @@ class Window:
 
 
 class LastMinute:
-    """What was sent in the last 60 seconds, so that a `RateLimit` holds in every minute, whenever it begins."""
+    """What was sent in the last 60 seconds, so that a `RateLimit` holds in every minute, whenever it begins.
 
-    __slots__ = ("_sent", "_sums")
+    Requests get their moment in the order in which they ask for one, so none waits for ever.
+    """
 
-    def __init__(self) -> None:
-        self._sent: deque[tuple[float, tuple[int, int, int]]] = deque()  # requests, texts, characters
+    __slots__ = ("_limit", "_sent", "_sums")
+
+    def __init__(self, limit: RateLimit) -> None:
+        self._limit = (limit.requests, limit.texts, limit.chars)
+        self._sent: list[Sent] = []  # in order of time; some may lie ahead
         self._sums = [0, 0, 0]
 
-    def wait(self, limit: RateLimit, texts: list[str], now: float) -> float:
-        """Seconds until a request may be sent, 0 for now; one over the limit by itself waits for a free minute."""
-        while self._sent and self._sent[0][0] + MINUTE <= now:
-            _, gone = self._sent.popleft()
-            self._sums = [total - amount for total, amount in zip(self._sums, gone, strict=True)]
-        moment = now
-        most = (limit.requests, limit.texts, limit.chars)
-        for kind, (cap, needed) in enumerate(zip(most, _amounts(texts), strict=True)):
-            if cap is None:
+    def reserve(self, texts: list[str], now: float) -> Sent:
+        """The first moment, from ``now`` on, at which a request may be sent; it counts as sent then.
+
+        One that is over the limit by itself gets a free minute.
+        """
+        amounts = 1, len(texts), sum(map(len, texts))
+        while self._sent and self._sent[0].moment + MINUTE <= now:
+            self.release(self._sent[0])
+        moment = max(now, self._sent[-1].moment) if self._sent else now
+        for kind, (most, needed) in enumerate(zip(self._limit, amounts, strict=True)):
+            if most is None:
                 continue
-            over = self._sums[kind] + min(needed, cap) - cap
-            for sent, amounts in self._sent:
+            over = self._sums[kind] + min(needed, most) - most
+            for sent in self._sent:
                 if over <= 0:
                     break
-                over -= amounts[kind]
-                moment = max(moment, sent + MINUTE)
-        return moment - now
+                over -= sent.amounts[kind]
+                moment = max(moment, sent.moment + MINUTE)
+        return self._add(Sent(moment, amounts))
 
     def note(self, texts: list[str], now: float) -> None:
-        """A request is sent now."""
-        amounts = _amounts(texts)
-        self._sent.append((now, amounts))
-        self._sums = [total + amount for total, amount in zip(self._sums, amounts, strict=True)]
+        """A request is sent now, whatever the limit says."""
+        self._add(Sent(now, (1, len(texts), sum(map(len, texts)))))
+
+    def release(self, sent: Sent) -> None:
+        """A reserved moment is not used, or long past."""
+        if sent in self._sent:
+            self._sent.remove(sent)
+            self._sums = [total - amount for total, amount in zip(self._sums, sent.amounts, strict=True)]
+
+    def _add(self, sent: Sent) -> Sent:
+        bisect.insort(self._sent, sent, key=operator.attrgetter("moment"))
+        self._sums = [total + amount for total, amount in zip(self._sums, sent.amounts, strict=True)]
+        return sent
 
 
-def _amounts(texts: list[str]) -> tuple[int, int, int]:
-    return 1, len(texts), sum(map(len, texts))
+@dataclass(frozen=True, slots=True, eq=False)
+class Sent:
+    """A request: when, and its number of requests (1), texts and characters."""
+
+    moment: float
+    amounts: tuple[int, int, int]

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import operator
 from collections import OrderedDict, deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
@@ -93,12 +94,18 @@ class Call:
             self.matrix = np.empty((self.count, width), dtype=np.float32)
         return bool(self.matrix.shape[1] == width)
 
-    def put(self, row: int, vector: Matrix) -> None:
-        """Takes the vector of text ``row``."""
+    def put(self, rows: list[int], vectors: Matrix) -> None:
+        """Takes the vectors of some texts."""
         assert self.matrix is not None  # noqa: S101 - there is room
-        self.matrix[row] = vector
-        self.done[row] = 1
-        self.left -= 1
+        first, count = rows[0], len(rows)
+        if rows[-1] - first == count - 1 and all(map(operator.lt, rows, rows[1:])):  # in a row: one copy
+            self.matrix[first : first + count] = vectors
+            self.done[first : first + count] = b"\x01" * count
+        else:
+            self.matrix[rows] = vectors
+            for row in rows:
+                self.done[row] = 1
+        self.left -= count
 
     def next_open(self) -> int:
         """The first text that has neither vector nor failure."""
@@ -245,13 +252,21 @@ class Lane:
 
         The next call's texts go first, then it is another call's turn.
         """
-        parts, calls = self.parts[kind], self.calls[kind]
+        parts = self.parts[kind]
         while parts:
             part = parts.popleft()
             if part.live:
                 return part
-        limits = batch_limits(self.form, self.learned, kind)
         batch = Batch(self, kind)
+        self.fill(batch, now)
+        return batch if batch.items else None
+
+    def fill(self, batch: Batch, now: float) -> None:
+        """Moves waiting texts into a batch, as many as it can carry."""
+        calls = self.calls[batch.kind]
+        limits = batch_limits(self.form, self.learned, batch.kind)
+        if limits.texts is not None and len(batch.items) >= limits.texts:
+            return
         for _ in range(len(calls)):
             call = next(iter(calls))
             full = self._fill(batch, call, limits, now)
@@ -261,7 +276,6 @@ class Lane:
                 del calls[call]
             if full:
                 break
-        return batch if batch.items else None
 
     def _fill(self, batch: Batch, call: Call, limits: BatchLimits, now: float) -> bool:
         """Moves a call's waiting texts into a batch; True once it can carry no more."""

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import datetime
 import email.utils
 import enum
 import random
@@ -99,7 +100,7 @@ class Context:
         resent: The request was already sent again for free.
         timeouts: How often this request ran into a timeout before.
         same: The last reply to this request was the same, byte by byte.
-        crowd: Other requests were on the wire at the same time.
+        crowd: Several other requests were on the wire at the same time.
     """
 
     alive: bool = False
@@ -289,7 +290,7 @@ def _status(reply: Reply, seen: Context) -> Verdict:
     if status in (400, 413, 422):
         return Verdict(action=Action.SPLIT, fault=_refusal(fault, words, status))
     if status == 429:
-        if "insufficient_quota" in (kind, str(details.get("code"))):
+        if "insufficient_quota" in (kind, details.get("code")):
             return Verdict(
                 action=Action.GIVE_UP, fault=replace(fault, cure="The account's quota is used up.")
             )
@@ -319,12 +320,13 @@ def _status(reply: Reply, seen: Context) -> Verdict:
 
 
 def _text_fault(fault: Fault, words: str, details: Mapping[str, Any]) -> Fault:
-    tokens, limit = details.get("n_prompt_tokens"), details.get("n_ctx")
+    told = (details.get("n_prompt_tokens"), details.get("n_ctx"))
+    tokens, limit = (number if type(number) is int else None for number in told)
     if match := _TOKENS.search(words):
         tokens, limit = int(match[1]), int(match[2])
     what = "the server cannot take the text"
     cure = "Shorten or split the text."
-    if isinstance(tokens, int) and isinstance(limit, int):
+    if tokens is not None and limit is not None:
         what = f"the text has {tokens} tokens and the server takes {limit}"
         cure = "Split the text, or start the server with larger -c, -b and -ub (llama-server)."
     return replace(
@@ -333,8 +335,8 @@ def _text_fault(fault: Fault, words: str, details: Mapping[str, Any]) -> Fault:
         what=f"{what} ({fault.status})",
         cure=cure,
         of_text=True,
-        tokens=tokens if isinstance(tokens, int) else None,
-        limit=limit if isinstance(limit, int) else None,
+        tokens=tokens,
+        limit=limit,
     )
 
 
@@ -359,18 +361,25 @@ def _server_words(body: bytes) -> tuple[str, str, Mapping[str, Any]]:
         return "", "", {}
     error = reply.get("error", reply) if isinstance(reply, dict) else {}
     if isinstance(error, str):  # Ollama, TEI: {"error": "…", "error_type": "…"}
-        return _capped(error), str(reply.get("error_type", reply.get("type", ""))), {}
+        return _capped(error), _word(reply.get("error_type", reply.get("type"))), {}
     if not isinstance(error, dict):
         return "", "", {}
     message = error.get("message", error.get("detail"))
     if isinstance(message, list) and message and isinstance(message[0], dict):  # FastAPI: infinity, vLLM
         message = message[0].get("msg")
-    return _capped(message) if isinstance(message, str) else "", str(error.get("type", "")), error
+    return _capped(message) if isinstance(message, str) else "", _word(error.get("type")), error
+
+
+def _word(value: object) -> str:
+    return value if isinstance(value, str) else ""
 
 
 def _capped(words: str, most: int = 300) -> str:
     words = " ".join(words.split())
     return words if len(words) <= most else words[: most - 1] + "…"
+
+
+_SECONDS = re.compile(r"[0-9]{1,9}(\.[0-9]{1,9})?")
 
 
 def retry_after(headers: Mapping[str, str], *, now: Callable[[], float] = time.time) -> float | None:
@@ -379,12 +388,14 @@ def retry_after(headers: Mapping[str, str], *, now: Callable[[], float] = time.t
     Absurd values (not a number, negative, over a day) are ignored.
     """
     for name, unit in (("retry-after-ms", 0.001), ("retry-after", 1.0)):
-        value = headers.get(name, "")
-        try:
+        value = headers.get(name, "").strip()
+        if _SECONDS.fullmatch(value):
             seconds = float(value) * unit
-        except ValueError:
+        else:
             try:
-                seconds = max(0.0, email.utils.parsedate_to_datetime(value).timestamp() - now())
+                date = email.utils.parsedate_to_datetime(value)
+                date = date if date.tzinfo else date.replace(tzinfo=datetime.timezone.utc)
+                seconds = max(0.0, date.timestamp() - now())
             except (ValueError, TypeError, OverflowError):
                 continue
         if 0 <= seconds <= 86_400:
@@ -410,7 +421,7 @@ def delay(
         rand: A number in 0..1.
     """
     jitter = rand() if policy.jitter else 1.0
-    if asked is not None:
+    if asked:  # 0, or a date that is past: no reason to hurry
         return asked + (asked * 0.1 * jitter if policy.jitter else 0.0)
     base = policy.throttled_base if action is Action.THROTTLE else policy.base
     return min(policy.cap, base * policy.multiplier ** min(repeat - 1, 64)) * jitter

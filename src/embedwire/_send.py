@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any, Generic, TypeVar
@@ -13,7 +14,7 @@ from embedwire import _wire
 from embedwire._config import Form, Target, Timeouts
 from embedwire._faults import WITHHELD, Failed, screened
 from embedwire._limits import REPLY_BASE, Learned, max_reply
-from embedwire._pace import THROTTLED, TRANSIENT, LastMinute, Window
+from embedwire._pace import THROTTLED, TRANSIENT, Window
 from embedwire._queue import Batch, Trail
 from embedwire._retry import Action, Break, Broken, Context, Fault, Reply, Unusable, Verdict, classify, delay
 from embedwire._transport import Transport
@@ -26,8 +27,11 @@ T = TypeVar("T")
 POLL_LEAST, POLL_MOST = 0.1, 2.0  # seconds between two questions to a server that is not ready
 _HOPELESS = {Break.NAME, Break.TLS, Break.NOT_HTTP}  # waiting does not help
 _TELLS = {"llama.cpp": "/props", "text-embeddings-inference": "/info"}
+_PASSING = {Action.RETRY, Action.THROTTLE, Action.WAIT, Action.RESEND}
+QUESTIONS = 3  # that may fail before no more are asked
 QUESTION = Timeouts(total=5, connect=2)  # of a request that no caller waits for
 _COST = {Action.RETRY: TRANSIENT, Action.THROTTLE: THROTTLED}  # of the budget of repeats
+CROWD = 2  # requests on the wire; where one of more than these is reset, there may be too many
 LOADING_WAIT = 120.0  # seconds to wait for a loading model where the timeouts set no total
 
 
@@ -65,7 +69,6 @@ class Sender:
         transport: Transport,
         learned: Learned,
         window: Window,
-        minute: LastMinute,
         rand: Callable[[], float] = random.random,
     ) -> None:
         self._url = target.base_url
@@ -73,7 +76,7 @@ class Sender:
         self._transport = transport
         self._learned = learned
         self._window = window
-        self._minute = minute
+        self._held: deque[asyncio.Future[None]] = deque()  # repeats that wait for room in the window
         self._rand = rand
         self._poller: asyncio.Task[None] | None = None
         self._waiters = 0
@@ -94,7 +97,7 @@ class Sender:
         except Failed as failed:
             if not await self._was_outdated(failed, form, model, encoding):
                 raise
-            await self._until_allowed(form, batch.texts)
+            await self._turn(form, batch.texts, 0.0)
             matrix = await self._embed(batch, form.model or self._learned.served_model, self._encoding(form))
         zeros = int((~matrix.any(axis=1)).sum())
         if zeros:
@@ -195,29 +198,40 @@ class Sender:
             text: A text that was embedded.
             vector: Its vector.
         """
-        variant = form.variant
+        learned, variant = self._learned, form.variant
         try:
-            if not self._learned.asked:
-                self._learned.asked = True
-                await self._look()
-            if (
-                form.encoding == "auto"
-                and variant not in self._learned.base64
-                and self._allowed(form, [text])
-            ):
-                self._learned.base64[variant] = False
-                self._learned.base64[variant] = await self._agrees(form, text, vector)
+            if not learned.asked and learned.unanswered < QUESTIONS:
+                learned.asked = True
+                learned.asked = await self._look()
+            # Under a rate limit the question would cost a text its turn.
+            unknown = form.encoding == "auto" and variant not in learned.base64 and form.rate is None
+            if unknown and learned.unanswered < QUESTIONS:
+                learned.base64[variant] = False
+                agrees = await self._agrees(form, text, vector)
+                if agrees is None:
+                    del learned.base64[variant]
+                else:
+                    learned.base64[variant] = agrees
         except Exception as error:  # from the user's own key function; the next request will raise it
             logger.debug("%s: could not ask what the server is (%s)", self._url, type(error).__name__)
 
-    async def _look(self) -> None:
-        if path := _TELLS.get(self._learned.software or ""):
-            outcome = await self._get(path)
-            if isinstance(outcome, Reply) and outcome.status == 200:
-                self._learned.take(_wire.told(outcome.body))
+    async def _look(self) -> bool:
+        """Asks what the server is; False where it did not answer and may be asked again."""
+        path = _TELLS.get(self._learned.software or "")
+        if path is None:
+            return True
+        outcome = await self._get(path)
+        if self._passing(outcome):
+            return False
+        if isinstance(outcome, Reply) and outcome.status == 200:
+            self._learned.take(_wire.told(outcome.body))
+        return True
 
-    async def _agrees(self, form: Form, text: str, vector: Matrix) -> bool:
-        """Whether the server sends the same vector in base64; nearly the same, as batches differ a little."""
+    async def _agrees(self, form: Form, text: str, vector: Matrix) -> bool | None:
+        """Whether the server sends the same vector in base64; nearly the same, as batches differ a little.
+
+        None where it did not answer, and may be asked again.
+        """
         body = _wire.encode(
             [text],
             model=form.model or self._learned.served_model,
@@ -227,12 +241,22 @@ class Sender:
         outcome = await self._transport.request(
             "POST", f"{self._url}/embeddings", body, QUESTION, max_reply(form, 1)
         )
+        if self._passing(outcome):
+            return None
         if isinstance(outcome, Broken) or outcome.status != 200:
             return False
         try:
             return _wire.agrees_in_base64(outcome.body, vector, form.dimensions)
         except ContractBroken:
             return False
+
+    def _passing(self, outcome: Reply | Broken) -> bool:
+        """Whether a question failed for a reason that may pass; such failures are counted."""
+        passing = classify(outcome, Context()).action in _PASSING and not (
+            isinstance(outcome, Reply) and outcome.status < 300
+        )
+        self._learned.unanswered += passing
+        return passing
 
     async def _get(self, path: str) -> Reply | Broken:
         return await self._transport.request("GET", self._root + path, None, QUESTION, REPLY_BASE)
@@ -285,7 +309,8 @@ class Sender:
 
     async def _exchange(self, request: _Request[T]) -> T:
         """Sends one request as often as it makes sense; the only loop that does."""
-        retry, repeats, now = request.form.retry, self._learned.repeats, asyncio.get_running_loop().time
+        form, retry, repeats = request.form, request.form.retry, self._learned.repeats
+        now = asyncio.get_running_loop().time
         failures, resent, paid, waiting_since = 0, False, 0, None
         while True:
             answer = await self._once(request, resent)
@@ -296,6 +321,8 @@ class Sender:
             action, fault = answer.action, answer.fault
             if action is Action.RESEND:
                 resent = True
+                if form.rate is not None and request.texts:
+                    self._learned.minute(form.rate).note(request.texts, now())
                 continue
             if action is Action.WAIT:
                 if waiting_since is None:
@@ -303,32 +330,70 @@ class Sender:
                 else:  # it said that it is ready, and was not
                     await asyncio.sleep(POLL_MOST)
                 await self._until_ready(fault, waiting_since, request)
-                await self._until_allowed(request.form, request.texts)
+                await self._turn(form, request.texts, 0.0)
                 continue
+            waiting_since = None
             failures += 1
-            if action is Action.SPLIT:
+            over = failures >= retry.attempts
+            if action is Action.SPLIT and not (over and fault.error is RequestTimeout):
                 if fault.error is RequestTimeout:
                     self._pay(TRANSIENT, fault, request)
                 else:  # what was repeated is permanent, which costs nobody else his repeats
                     repeats.earn(paid)
                 raise self._failed(action, fault, request)
             # A failure that outlasted its repeats is no text's fault: nothing to split for.
-            if action is Action.GIVE_UP or failures >= retry.attempts:
+            if over or action not in _COST:
                 raise self._failed(Action.GIVE_UP, fault, request)
-            pause = delay(retry, action, failures, fault.retry_after, self._rand)
-            pause = max(pause, self._rate_wait(request.form, request.texts))
-            last = request.until()
-            too_long = fault.retry_after is not None and fault.retry_after > retry.retry_after_cap
-            if too_long or (last is not None and now() + pause >= last):
-                raise self._failed(Action.GIVE_UP, fault, request)
+            pause, asked, last = (
+                delay(retry, action, failures, fault.retry_after, self._rand),
+                "",
+                request.until(),
+            )
+            if fault.retry_after:
+                asked = f", and asks to wait {fault.retry_after:g} s"
+            if fault.retry_after is not None and fault.retry_after > retry.retry_after_cap:
+                what = f"{fault.what}{asked}, more than retry_after_cap={retry.retry_after_cap:g}"
+                raise self._failed(Action.GIVE_UP, replace(fault, what=what), request)
+            if last is not None and now() + pause >= last:
+                what = f"{fault.what}{asked}, and a repeat would come after the deadline"
+                raise self._failed(Action.GIVE_UP, replace(fault, what=what), request)
             paid = _COST[action]
             self._pay(paid, fault, request)
             logger.warning(
                 "%s: %s; sending again in %.2f s (attempt %d of %d)",
                 self._url, fault.what, pause, failures + 1, retry.attempts,
             )  # fmt: skip
+            await self._turn(form, request.texts, pause)
+
+    async def _turn(self, form: Form, texts: list[str], pause: float) -> None:
+        """Waits until a repeat may be sent: its pause, the rate limit, room in the window."""
+        now = asyncio.get_running_loop().time
+        if form.rate is not None and texts:
+            minute = self._learned.minute(form.rate)
+            sent = minute.reserve(texts, now() + pause)
+            try:
+                await asyncio.sleep(sent.moment - now())
+            except asyncio.CancelledError:
+                minute.release(sent)
+                raise
+        else:
             await asyncio.sleep(pause)
-            await self._until_allowed(request.form, request.texts)
+        while self._window.full:
+            room = asyncio.get_running_loop().create_future()
+            self._held.append(room)
+            try:
+                await room
+            except asyncio.CancelledError:
+                self._let_one_go()  # in its place
+                raise
+
+    def _let_one_go(self) -> None:
+        """Wakes one of the repeats that wait for room in the window, if there is some."""
+        while self._held and not self._window.full:
+            room = self._held.popleft()
+            if not room.done():
+                room.set_result(None)
+                return
 
     async def _once(self, request: _Request[T], resent: bool) -> T | Verdict:
         """Sends a request, and reads the reply or judges the failure."""
@@ -354,6 +419,7 @@ class Sender:
             return verdict
         finally:
             self._window.end(begun, good=good, overload=overload)
+            self._let_one_go()
 
     def _judge(self, outcome: Reply | Broken | Unusable, request: _Request[T], resent: bool) -> Verdict:
         """What to do now; notes on the trail what the next judgement rests on."""
@@ -364,7 +430,7 @@ class Sender:
             resent=resent,
             timeouts=trail.timeouts,
             same=last is not None and last == trail.last_failure,
-            crowd=self._window.in_flight > 1,
+            crowd=self._window.in_flight > CROWD,
         )
         verdict = classify(outcome, seen)
         fault, action = verdict.fault, verdict.action
@@ -381,11 +447,12 @@ class Sender:
         """Pays for a repeat from the server's budget.
 
         Raises:
-            Failed: Too many requests to this server failed lately.
+            Failed: Too many requests to this server failed lately. A 500 may be one text's fault all the same.
         """
         if not self._learned.repeats.spend(cost):
             what = f"{fault.what}, and too many other requests failed for a repeat to be worth it"
-            raise self._failed(Action.GIVE_UP, replace(fault, what=what), request)
+            action = Action.SPLIT if fault.status == 500 else Action.GIVE_UP
+            raise self._failed(action, replace(fault, what=what), request)
 
     def _failed(self, action: Action, fault: Fault, request: _Request[T]) -> Failed:
         """What goes up: without any word of the server that repeats a text or a key."""
@@ -409,26 +476,6 @@ class Sender:
                 fault = seen  # it was gone, is back, and loads its model: that may take longer
             else:
                 return
-
-    async def _until_allowed(self, form: Form, texts: list[str]) -> None:
-        """Waits until the rate limit lets a repeat through."""
-        while True:
-            if self._allowed(form, texts):
-                return
-            await asyncio.sleep(self._rate_wait(form, texts))
-
-    def _allowed(self, form: Form, texts: list[str]) -> bool:
-        """Whether the rate limit lets a request through now; if so, it counts."""
-        if self._rate_wait(form, texts):
-            return False
-        if form.rate is not None:
-            self._minute.note(texts, asyncio.get_running_loop().time())
-        return True
-
-    def _rate_wait(self, form: Form, texts: list[str]) -> float:
-        if form.rate is None:
-            return 0.0
-        return self._minute.wait(form.rate, texts, asyncio.get_running_loop().time())
 
 
 def _software(reply: Reply) -> str | None:

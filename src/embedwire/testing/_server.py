@@ -1,14 +1,11 @@
-"""The server: what it saw, what it was told to do, its start and its end."""
+"""The server: what it saw, and what it was told to do."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import threading
 from collections import deque
 from collections.abc import Callable, Mapping
-from concurrent.futures import Future
-from concurrent.futures import TimeoutError as FutureTimeoutError
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
@@ -16,18 +13,17 @@ from typing import TYPE_CHECKING
 from embedwire.testing._answer import Answer
 from embedwire.testing._api import Api
 from embedwire.testing._connection import Connection, Manners
-from embedwire.testing._gate import Condition, Gate, Watch
+from embedwire.testing._gate import Gate
+from embedwire.testing._host import BACKLOG, HOST, Host
 from embedwire.testing._http import Request
 
 if TYPE_CHECKING:
     import ssl as tls
 
-    from typing_extensions import Self
-
 __all__ = ["EmbeddingServer"]
 
 
-class EmbeddingServer:
+class EmbeddingServer(Host[Connection]):
     """An OpenAI-compatible embedding server for tests: it answers like llama.cpp's until told otherwise.
 
     `async with` runs it on the current event loop, `with` on a thread that has a loop of its own. It listens
@@ -86,11 +82,11 @@ class EmbeddingServer:
         headers: Mapping[str, str] | None = None,
         ssl: tls.SSLContext | None = None,
     ) -> None:
+        super().__init__()
         self.loading = loading
         self.script = script
         self.requests: list[Request] = []
         self.aborted: list[Request] = []
-        self.connections = 0
         self.peak_in_flight = 0
         self._api = Api(
             dimensions=dimensions,
@@ -114,31 +110,16 @@ class EmbeddingServer:
         self._ssl = ssl
         self._answers: deque[Answer] = deque()
         self._gate: Gate | None = None
-        self._watch = Watch()
-        self._port = 0
-        self._open: set[Connection] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._in_flight: set[Request] = set()
         self._failure: BaseException | None = None
-        self._listener: asyncio.Server | None = None
-        self._thread: threading.Thread | None = None
 
     # What it saw
 
     @property
     def url(self) -> str:
         """Where it listens, such as `"http://127.0.0.1:50123"`; known once it was started."""
-        return f"{'https' if self._ssl else 'http'}://127.0.0.1:{self._port}"
-
-    @property
-    def port(self) -> int:
-        """The port it listens on; 0 before the first start."""
-        return self._port
-
-    @property
-    def open_connections(self) -> int:
-        """Connections open now."""
-        return len(self._open)
+        return f"{'https' if self._ssl else 'http'}://{HOST}:{self._port}"
 
     @property
     def in_flight(self) -> int:
@@ -149,28 +130,6 @@ class EmbeddingServer:
     def batches(self) -> list[list[str]]:
         """The texts of each embedding request, in order of arrival, refused ones included."""
         return [request.texts for request in list(self.requests) if request.embeds]
-
-    async def wait_for(self, condition: Condition, timeout: float = 10.0) -> None:
-        """Wait until `condition()` holds.
-
-        It is called whenever the server's state changes, on the server's thread.
-
-        Raises:
-            TimeoutError: It did not hold within `timeout` seconds of the running loop's clock.
-        """
-        try:
-            await asyncio.wait_for(asyncio.wrap_future(self._watch.until(condition)), timeout)
-        except (TimeoutError, asyncio.TimeoutError):
-            raise self._late(timeout) from None
-
-    def wait(self, condition: Condition, timeout: float = 10.0) -> None:
-        """Do the same as `wait_for`, for a server on a thread of its own."""
-        future = self._watch.until(condition)
-        try:
-            future.result(timeout)
-        except (TimeoutError, FutureTimeoutError):
-            future.cancel()
-            raise self._late(timeout) from None
 
     # What it is told
 
@@ -185,28 +144,11 @@ class EmbeddingServer:
 
     # Its life
 
-    async def __aenter__(self) -> Self:
-        await self.astart()
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        await self.astop()
-
-    def __enter__(self) -> Self:
-        self.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.stop()
-
-    async def astart(self) -> None:
-        """Listen, on the current event loop."""
-        self._loop = asyncio.get_running_loop()
+    async def _listen(self) -> asyncio.Server:
         self._slot = contextlib.nullcontext() if self._slots is None else asyncio.Semaphore(self._slots)
-        self._listener = await self._loop.create_server(
-            self._connection, "127.0.0.1", self._port, ssl=self._ssl, backlog=1024
+        return await self._loop.create_server(
+            self._connection, HOST, self._port, ssl=self._ssl, backlog=BACKLOG
         )
-        self._port = self._listener.sockets[0].getsockname()[1]
 
     async def astop(self) -> None:
         """Stop listening, drop all work, cut all connections; does nothing when it does not run.
@@ -214,86 +156,16 @@ class EmbeddingServer:
         Raises:
             Exception: What `script`, or a function in an `Answer`, raised first.
         """
-        listener, self._listener = self._listener, None
-        if listener is None:
-            return
-        await self._stop_listening(listener)
-        for task in self._tasks:
-            task.cancel()
-        for connection in self._open:
-            connection.drop()
-        await asyncio.gather(
-            *self._tasks, *(connection.gone for connection in self._open), return_exceptions=True
-        )
+        await super().astop()
+        await asyncio.gather(*self._tasks, return_exceptions=True)  # each was cancelled with its connection
         failure, self._failure = self._failure, None
         if failure:
             raise failure
-
-    async def arestart(self) -> None:
-        """Stop, and start on the same port."""
-        await self.astop()
-        await self.astart()
-
-    def start(self) -> None:
-        """Listen, on a new thread."""
-        started: Future[None] = Future()
-        self._thread = threading.Thread(
-            target=lambda: asyncio.run(self._live(started)), name="EmbeddingServer", daemon=True
-        )
-        self._thread.start()
-        started.result()
-
-    def stop(self) -> None:
-        """Do the same as `astop`, and join the thread."""
-        thread, self._thread = self._thread, None
-        if thread is None:
-            return
-        try:
-            asyncio.run_coroutine_threadsafe(self.astop(), self._loop).result()
-        finally:
-            self._loop.call_soon_threadsafe(self._leave.set)
-            thread.join()
-
-    def restart(self) -> None:
-        """Stop, and start on the same port."""
-        self.stop()
-        self.start()
-
-    async def _stop_listening(self, listener: asyncio.Server) -> None:
-        # Closed at once, asyncio would leak a socket that was accepted in this turn of the loop; so first stop
-        # accepting (only selector loops have this gap, and readers), then let it become a connection.
-        with contextlib.suppress(NotImplementedError):
-            self._loop.remove_reader(listener.sockets[0].fileno())
-        await asyncio.sleep(0)
-        listener.close()
-        await asyncio.sleep(0)
-
-    async def _live(self, started: Future[None]) -> None:
-        self._leave = asyncio.Event()
-        try:
-            await self.astart()
-        except OSError as error:
-            started.set_exception(error)
-        else:
-            started.set_result(None)
-            await self._leave.wait()
 
     # Its work
 
     def _connection(self) -> Connection:
         return Connection(self._manners, opened=self._opened, serve=self._serve, lost=self._lost)
-
-    def _opened(self, connection: Connection) -> int:
-        self.connections += 1
-        self._open.add(connection)
-        if self._listener is None:  # accepted while the server was being stopped
-            connection.drop()
-        self._watch.look()
-        return self.connections
-
-    def _lost(self, connection: Connection) -> None:
-        self._open.discard(connection)
-        self._watch.look()
 
     def _serve(self, connection: Connection, request: Request) -> asyncio.Task[None]:
         self.requests.append(request)
@@ -343,9 +215,5 @@ class EmbeddingServer:
                 await asyncio.sleep(self._latency + self._latency_per_text * len(request.texts))
         return replace(answer, body=make(right.body))
 
-    def _late(self, timeout: float) -> TimeoutError:
-        return TimeoutError(
-            f"the condition did not hold within {timeout:g} s; the server saw {len(self.requests)} requests "
-            f"({self.in_flight} in flight, {len(self.aborted)} aborted) on {self.connections} connections "
-            f"({self.open_connections} open)"
-        )
+    def _record(self) -> str:
+        return f"{len(self.requests)} requests ({self.in_flight} in flight, {len(self.aborted)} aborted)"
