@@ -79,7 +79,7 @@ class TestSession:
             for _ in range(3):
                 assert right(await client.embed(TEXTS), TEXTS)
         assert server.connections <= 4
-        assert len(server.requests) == 3 * len(TEXTS)
+        assert len(server.batches) == 3 * len(TEXTS)
 
     async def test_is_new_after_a_connection_error(
         self, server: EmbeddingServer, caplog: pytest.LogCaptureFixture

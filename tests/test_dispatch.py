@@ -437,7 +437,7 @@ async def test_a_limit_of_bytes_is_learned() -> None:
         EmbeddingServer(
             script=lambda request: Answer(status=413, body=b"") if len(request.body) > 2000 else None
         ) as server,
-        EmbeddingClient(server.url, model="m", batch_size=64, concurrency=1) as client,
+        EmbeddingClient(server.url, model="m", batch_size=64, concurrency=1, encoding="float") as client,
     ):
         long = [f"{number:03d}" + "x" * 97 for number in range(64)]
         assert right(await client.embed(long), long)

@@ -35,7 +35,7 @@ from embedwire.exceptions import (
 )
 
 BULK_EVERY = 4  # after so many batches of queries in a row, one of the bulk that waits goes first
-LEARN_FROM = 50  # texts that must wait before it pays to ask the server what it is
+LEARN_FROM = 50  # texts that wait, or are done, before it pays to ask the server what it is
 REFUSED_IN_A_ROW = 16  # texts refused alone, one after another: then it is the server, not the texts
 REFUSED_AT_FIRST = 4  # the same, before any text was accepted
 _REASONS: dict[int, Literal["chars", "texts"]] = {400: "texts", 413: "chars", 422: "texts"}
@@ -48,7 +48,7 @@ class Dispatcher:
     Args:
         server: Base URL, for messages.
         send: Sends one batch and returns its vectors in order, or raises `Failed`.
-        learn: Asks the server what it is, with a text and its vector; never fails.
+        learn: Asks the server what it is, with a text and its vector, and says if that is all; never fails.
         learned: What is known about the server.
         window: How many requests the server can take now.
     """
@@ -57,7 +57,7 @@ class Dispatcher:
         self,
         server: str,
         send: Callable[[Batch], Awaitable[Matrix]],
-        learn: Callable[[Form, str, Matrix], Awaitable[None]],
+        learn: Callable[[Form, str, Matrix], Awaitable[bool]],
         learned: Learned,
         window: Window,
     ) -> None:
@@ -379,8 +379,10 @@ class Dispatcher:
             # Of the user's own key function, or no memory: no caller may wait for ever.
             self.end(_callers(batch), error=error)
         else:
-            if self.queued >= LEARN_FROM:  # the slot is kept for the questions: they count as a request
-                await self._learn(batch.lane.form, batch.items[0].text, matrix[0])
+            lane = batch.lane
+            if lane.curious and (self.queued >= LEARN_FROM or lane.delivered >= LEARN_FROM):
+                # The slot is kept for the questions: they count as a request.
+                lane.curious = not await self._learn(lane.form, batch.items[0].text, matrix[0])
 
     def _free(self, batch: Batch, task: asyncio.Task[None]) -> None:
         """The slot is free; also where the task was cancelled before it began."""
@@ -395,7 +397,8 @@ class Dispatcher:
         for call in _callers(batch):
             if not call.make_room(width):
                 self._abort(call, call.next_open(), _other_width(call, width, batch.trail.sent))
-        lane.accepted, lane.refused, batch.live = True, 0, 0
+        lane.delivered += len(batch.items)
+        lane.refused, batch.live = 0, 0
         self._learn_size(batch)
         now, chars = asyncio.get_running_loop().time(), sum(len(item.text) for item in batch.items)
         lane.tuner.done(batch.round, chars, len(batch.items), now - batch.began, now)
@@ -455,7 +458,7 @@ class Dispatcher:
         if fault.of_text:
             return False
         lane.refused += 1
-        return lane.refused >= (REFUSED_IN_A_ROW if lane.accepted else REFUSED_AT_FIRST)
+        return lane.refused >= (REFUSED_IN_A_ROW if lane.delivered else REFUSED_AT_FIRST)
 
     def _split(self, batch: Batch, fault: Fault) -> None:
         """Puts the batch back in parts: by the cap that the server named, else in halves."""

@@ -158,7 +158,9 @@ def max_reply(form: Form, texts: int) -> int:
 
 def least(one: int | None, other: int | None) -> int | None:
     """The smaller of two limits, of which either may be missing."""
-    return min((n for n in (one, other) if n is not None), default=None)
+    if one is None or other is None:
+        return other if one is None else one
+    return min(one, other)
 
 
 _known: dict[str, Learned] = {}

@@ -230,7 +230,8 @@ class Lane:
     in_flight: int = 0
     width: int | None = None
     tuner: Tuner = field(init=False)
-    accepted: bool = False  # some request has succeeded
+    delivered: int = 0  # texts
+    curious: bool = True  # there may be something to ask the server
     refused: int = 0  # texts refused alone since the last success
 
     def __post_init__(self) -> None:
@@ -257,6 +258,8 @@ class Lane:
             part = parts.popleft()
             if part.live:
                 return part
+        if not self.calls[kind]:
+            return None
         batch = Batch(self, kind)
         self.fill(batch, now)
         return batch if batch.items else None

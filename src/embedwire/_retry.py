@@ -75,7 +75,7 @@ class Broken:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reply:
-    """What the server answered; header names in lower case."""
+    """What the server answered; names of headers in any case, as HTTP has it."""
 
     status: int
     headers: Mapping[str, str]

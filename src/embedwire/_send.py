@@ -99,9 +99,10 @@ class Sender:
                 raise
             await self._turn(form, batch.texts, 0.0)
             matrix = await self._embed(batch, form.model or self._learned.served_model, self._encoding(form))
-        zeros = int((~matrix.any(axis=1)).sum())
-        if zeros:
-            logger.warning("%s gave %d of %d texts a vector of zeros only", self._url, zeros, len(matrix))
+        if not matrix[:, 0].all():  # so seldom that a look at the first numbers saves one at all
+            zeros = len(matrix) - int(matrix.any(axis=1).sum())
+            if zeros:
+                logger.warning("%s gave %d of %d texts a vector of zeros only", self._url, zeros, len(matrix))
         return matrix
 
     async def _embed(self, batch: Batch, model: str | None, encoding: str) -> Matrix:
@@ -190,13 +191,16 @@ class Sender:
             return Fault(error=ServerUnavailable, what=what, cure="See the server's log.")
         return classify(last, Context()).fault
 
-    async def learn(self, form: Form, text: str, vector: Matrix) -> None:
+    async def learn(self, form: Form, text: str, vector: Matrix) -> bool:
         """Asks the server, once, what it is, and whether vectors in base64 equal those in decimal. Never fails.
 
         Args:
             form: What requests look like.
             text: A text that was embedded.
             vector: Its vector.
+
+        Returns:
+            Whether nothing is left to ask.
         """
         learned, variant = self._learned, form.variant
         try:
@@ -212,8 +216,13 @@ class Sender:
                     del learned.base64[variant]
                 else:
                     learned.base64[variant] = agrees
+            known = learned.asked and (
+                variant in learned.base64 or form.encoding != "auto" or form.rate is not None
+            )
+            return known or learned.unanswered >= QUESTIONS
         except Exception as error:  # from the user's own key function; the next request will raise it
             logger.debug("%s: could not ask what the server is (%s)", self._url, type(error).__name__)
+            return False
 
     async def _look(self) -> bool:
         """Asks what the server is; False where it did not answer and may be asked again."""

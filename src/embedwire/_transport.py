@@ -8,11 +8,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ctypes
+import functools
 import logging
 import os
 import socket
 import ssl
 import weakref
+from contextvars import ContextVar
 from typing import Any, Protocol
 
 import aiohttp
@@ -68,6 +70,37 @@ class _Session:
         self.client = client
         self.users = 0
         self.retired = False
+
+
+_reused: ContextVar[bool] = ContextVar(
+    "embedwire_reused", default=False
+)  # the connection of this task's request
+
+
+class _Connector(aiohttp.TCPConnector):
+    """Notes for each request whether its connection has carried an earlier one; cheaper than aiohttp's traces."""
+
+    def __init__(self, tls: ssl.SSLContext | bool) -> None:
+        super().__init__(
+            limit=0,  # how many requests are in flight is the dispatcher's decision; here none waits
+            keepalive_timeout=KEEP_ALIVE,
+            ttl_dns_cache=DNS_CACHE,
+            ssl=tls,
+            socket_factory=_socket,
+        )
+        self._used: weakref.WeakSet[Any] = weakref.WeakSet()
+
+    async def connect(self, req: Any, traces: Any, timeout: aiohttp.ClientTimeout) -> Any:
+        connection = await super().connect(req, traces, timeout)
+        protocol: Any = connection.protocol
+        _reused.set(protocol in self._used)
+        self._used.add(protocol)
+        return connection
+
+
+@functools.lru_cache(maxsize=64)
+def _client_timeout(timeouts: Timeouts) -> aiohttp.ClientTimeout:
+    return aiohttp.ClientTimeout(total=timeouts.total, connect=timeouts.connect, sock_read=timeouts.sock_read)
 
 
 class AiohttpTransport:
@@ -139,17 +172,14 @@ class AiohttpTransport:
         key: dict[str, str] | None,
     ) -> Reply | Broken:
         answered = False
-        trace: dict[str, bool] = {}
+        _reused.set(False)
         try:
             async with client.request(
                 method,
                 url,
                 data=body,
                 headers=key,
-                timeout=aiohttp.ClientTimeout(
-                    total=timeouts.total, connect=timeouts.connect, sock_read=timeouts.sock_read
-                ),
-                trace_request_ctx=trace,
+                timeout=_client_timeout(timeouts),
                 allow_redirects=False,
                 proxy=self._target.proxy.reveal() if self._target.proxy else None,
             ) as response:
@@ -157,11 +187,10 @@ class AiohttpTransport:
                 content = await _read(response, most)
                 if isinstance(content, Broken):
                     return content
-                headers = {name.lower(): value for name, value in response.headers.items()}
-                return Reply(status=response.status, headers=headers, body=content)
+                return Reply(status=response.status, headers=response.headers, body=content)
         except (aiohttp.ClientError, OSError, asyncio.TimeoutError, ValueError) as error:
             # Translated, not chained: an aiohttp error and its traceback hold headers with the key.
-            return _translate(error, answered=answered, reused=bool(trace.get("reused")))
+            return _translate(error, answered=answered, reused=_reused.get())
 
     def _fresh_key(self) -> dict[str, str] | None:
         """The header of a key that may change from request to request."""
@@ -204,12 +233,6 @@ class AiohttpTransport:
 
 
 async def _client(target: Target) -> aiohttp.ClientSession:
-    async def note_reuse(_: Any, context: Any, __: Any) -> None:
-        if context.trace_request_ctx is not None:
-            context.trace_request_ctx["reused"] = True
-
-    tracer = aiohttp.TraceConfig()
-    tracer.on_connection_reuseconn.append(note_reuse)
     headers = {
         "Accept": "application/json",
         "Accept-Encoding": "identity",
@@ -220,18 +243,11 @@ async def _client(target: Target) -> aiohttp.ClientSession:
         headers["Authorization"] = f"Bearer {target.api_key.reveal()}"
     headers.update((name, value.reveal()) for name, value in target.headers)
     return aiohttp.ClientSession(
-        connector=aiohttp.TCPConnector(
-            limit=0,  # how many requests are in flight is the dispatcher's decision; here none waits
-            keepalive_timeout=KEEP_ALIVE,
-            ttl_dns_cache=DNS_CACHE,
-            ssl=await _tls(target),
-            socket_factory=_socket,
-        ),
+        connector=_Connector(await _tls(target)),
         headers=headers,
         cookie_jar=aiohttp.DummyCookieJar(),
         auto_decompress=False,
         trust_env=target.trust_env,
-        trace_configs=[tracer],
         read_bufsize=_READ_BUFFER,
     )
 

@@ -72,10 +72,9 @@ def decode(body: bytes, count: int, *, width: int | None = None) -> Matrix:
             "what was stored before must be embedded again",
             other_width=True,
         )
-    with np.errstate(over="ignore", invalid="ignore"):
-        total = matrix.sum()  # finite only if every number is; cheaper than to look at each
-    if not np.isfinite(total) and not np.isfinite(matrix).all():
-        position = int(np.argmin(np.isfinite(matrix).all(axis=1)))
+    finite = np.isfinite(matrix)
+    if not finite.all():
+        position = int(np.argmin(finite.all(axis=1)))
         raise ContractBroken("a vector with NaN, infinity or null in it", position=position)
     return matrix
 
@@ -170,7 +169,9 @@ def _matrix(rows: list[Any], body: bytes) -> Matrix:
             _refuse_booleans(rows)
         try:
             for row in rows:
-                sum(row)  # fails on what is no number: numpy would make every cell as wide as the longest string
+                sum(
+                    row
+                )  # fails on what is no number: numpy would make every cell as wide as the longest string
             matrix = np.array(rows)
         except (TypeError, ValueError, OverflowError):  # also rows of several widths
             pass
