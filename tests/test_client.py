@@ -829,6 +829,18 @@ class TestCopies:
             client.close()
             assert is_vector_of(twin.embed_query("b"), "query: b")
 
+    @pytest.mark.parametrize("again", [_pickled, copy.deepcopy, copy.copy])
+    async def test_a_copy_of_a_client_of_ones_own_loop_works(
+        self, again: Any, server: EmbeddingServer, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """`EmbeddingClient` too: used or closed, its copy is new, and has no key of the environment in it."""
+        monkeypatch.setenv("EMBEDWIRE_API_KEY", KEY)
+        async with EmbeddingClient(server.url, model="m", prompts="e5") as client:
+            await client.embed_query("a")
+        assert KEY.encode() not in pickle.dumps(client)
+        async with again(client) as twin:
+            assert is_vector_of(await twin.embed_query("b"), "query: b")
+
     def test_a_pickle_has_no_key_of_the_environment(
         self, server: EmbeddingServer, monkeypatch: pytest.MonkeyPatch
     ) -> None:

@@ -243,6 +243,15 @@ ROWS = [
     Row("an endless reply", [Answer(body=b" " * 9_000_000, framing="chunked")], BadReply, words="bytes"),
     Row("gzip", [Answer(headers={"Content-Encoding": "gzip"})], BadReply, words="compressed"),
 ]
+ROWS.append(
+    Row(
+        "a vector too short",
+        [Answer.items(lambda data: [{**data[0], "embedding": data[0]["embedding"][:-1]}, *data[1:]])],
+        BadReply,
+        (1, 1),
+        "numbers in one reply",  # of two, nobody can say whose
+    )
+)
 #: Rows of replies whose fault is one vector: that text fails alone.
 ONE_VECTOR: dict[str, object] = {
     "null": None,

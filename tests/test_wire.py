@@ -137,6 +137,7 @@ BROKEN = [
     ("cut short", body([1.0])[:20], 1, None),
     ("that is no JSON", body([1.0]) * 2, 1, None),
     ("that is no JSON", b"\xff\xfe", 1, None),
+    ("of 2 and of 1 numbers", body([1.0, 2.0], [1.0], [3.0, 4.0]), 3, 1),
     ("cut short", b'{"data":' + b"[" * 100_000, 1, None),
     ("no JSON object but a list", b"[[1.0]]", 1, None),
     ("no JSON object but a str", b'"data"', 1, None),

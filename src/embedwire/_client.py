@@ -20,6 +20,7 @@ from embedwire._config import (
     Prompts,
     RateLimit,
     RetryPolicy,
+    Settings,
     Timeouts,
     check_seconds,
     settings,
@@ -131,6 +132,14 @@ class EmbeddingClient:
         self._engine: Engine | None = None
         self._finalizer: weakref.finalize[..., EmbeddingClient] | None = None  # lets go of the engine
         self._closed = False
+
+    def __getstate__(self) -> Settings:
+        """A pickle, or a copy, carries the arguments only; never a key that came from the environment."""
+        return self._settings
+
+    def __setstate__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._engine, self._finalizer, self._closed = None, None, False
 
     def __repr__(self) -> str:
         return f"EmbeddingClient({self._settings.base_url!r}, model={self._settings.form.model!r})"

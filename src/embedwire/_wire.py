@@ -7,6 +7,7 @@ width and of the expected one, all numbers finite. A reply that breaks it is ref
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any, TypeVar
 
@@ -188,12 +189,17 @@ def _from_base64(rows: list[str]) -> Matrix:
 
 def _of_one_width(vectors: list[V]) -> list[V]:
     """The vectors, bytes or arrays, if they have equally many numbers and any at all."""
-    for position, vector in enumerate(vectors):
-        if len(vector) == 0:
-            raise ContractBroken("an empty vector", position=position)
-        if len(vector) != len(vectors[0]) and all(map(len, vectors)):
-            widths = [len(v) // (4 if isinstance(v, bytes) else 1) for v in (vectors[0], vector)]
-            raise ContractBroken(f"vectors of {widths[0]} and of {widths[1]} numbers in one reply")
+    lengths = [len(vector) for vector in vectors]
+    if 0 in lengths:
+        raise ContractBroken("an empty vector", position=lengths.index(0))
+    usual, times = Counter(lengths).most_common(1)[0]
+    if times < len(lengths):
+        position = next(position for position, length in enumerate(lengths) if length != usual)
+        widths = [n // (4 if isinstance(vectors[0], bytes) else 1) for n in (usual, lengths[position])]
+        raise ContractBroken(
+            f"vectors of {widths[0]} and of {widths[1]} numbers in one reply",
+            position=position if times > len(lengths) / 2 else None,  # whose, is clear only where most agree
+        )
     return vectors
 
 
