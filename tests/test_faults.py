@@ -203,6 +203,12 @@ ROWS = [
     Row("401", [Answer.error(401, "no")], AuthenticationFailed, words="api_key="),
     Row("403", [Answer.error(403, "no")], AuthenticationFailed, words="forbids"),
     Row("404", [Answer.error(404, "no")], ServerRefused, words="base_url"),
+    Row(
+        "plain HTTP to a TLS port",  # as nginx says it
+        [Answer(status=400, body=b"<h1>400</h1>The plain HTTP request was sent to HTTPS port")],
+        ServerRefused,
+        words="https://",
+    ),
     Row("405", [Answer.error(405, "no")], ServerRefused, words="base_url"),
     Row("501", [Answer.error(501, "Start it with `--embeddings`")], ServerRefused, words="--embeddings"),
     Row("redirect", [Answer.redirect("http://127.0.0.1:9/")], ServerRefused, words="not followed"),

@@ -83,6 +83,7 @@ class EmbeddingClient:
         InputError: An argument is wrong; the message names it and says the cure.
     """
 
+    @discreet
     def __init__(
         self,
         base_url: str,
@@ -142,6 +143,8 @@ class EmbeddingClient:
         self._engine, self._finalizer, self._closed = None, None, False
 
     def __repr__(self) -> str:
+        if not hasattr(self, "_settings"):  # its arguments were refused
+            return "EmbeddingClient()"
         return f"EmbeddingClient({self._settings.base_url!r}, model={self._settings.form.model!r})"
 
     async def __aenter__(self) -> EmbeddingClient:
@@ -236,6 +239,7 @@ class EmbeddingClient:
             on_error=on_error,
         )
 
+    @discreet
     async def wait_ready(self, timeout: float = 60.0) -> ServerInfo:
         """Waits until the server embeds, and asks what it is; for the start of an application.
 

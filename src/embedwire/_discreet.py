@@ -9,7 +9,6 @@ import contextlib
 import functools
 import inspect
 from collections.abc import Callable
-from types import TracebackType
 from typing import Any, ParamSpec, TypeVar, cast
 
 P = ParamSpec("P")
@@ -25,7 +24,7 @@ def discreet(door: Callable[P, T]) -> Callable[P, T]:
             try:
                 return await door(*args, **kwargs)
             except BaseException as error:
-                _empty(error.__traceback__)
+                _conceal(error)
                 raise
             finally:
                 del args, kwargs
@@ -37,7 +36,7 @@ def discreet(door: Callable[P, T]) -> Callable[P, T]:
         try:
             return door(*args, **kwargs)
         except BaseException as error:
-            _empty(error.__traceback__)
+            _conceal(error)
             raise
         finally:
             del args, kwargs
@@ -45,7 +44,10 @@ def discreet(door: Callable[P, T]) -> Callable[P, T]:
     return guarded
 
 
-def _empty(trace: TracebackType | None) -> None:
+def _conceal(error: BaseException) -> None:
+    if error.__suppress_context__:  # raised `from None`: what it came from is nobody's business
+        error.__context__ = None
+    trace = error.__traceback__
     while trace is not None:
         frame = trace.tb_frame
         if str(frame.f_globals.get("__name__")).partition(".")[0] == "embedwire":

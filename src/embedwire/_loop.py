@@ -9,7 +9,8 @@ import ctypes
 import os
 import threading
 from collections.abc import Coroutine
-from concurrent.futures import Future
+from concurrent.futures import Future, InvalidStateError
+from functools import partial
 from typing import Any, TypeVar
 
 from embedwire._origin import Origins
@@ -29,8 +30,35 @@ class LoopThread:
         self.ident = self._thread.ident
 
     def start(self, work: Coroutine[Any, Any, T]) -> Future[T]:
-        """Runs a coroutine on the loop; its result comes with the future."""
-        return asyncio.run_coroutine_threadsafe(work, self.loop)
+        """Runs a coroutine on the loop; its result comes with the future, and cancelling that cancels it.
+
+        Where the coroutine is cancelled by the end of the process, the future stays open without a word: only
+        daemon threads still wait for it.
+        """
+        future: Future[T] = Future()
+
+        def begin() -> None:
+            task = self.loop.create_task(work)
+            task.add_done_callback(end)
+            future.add_done_callback(partial(cancel, task))
+
+        def cancel(task: asyncio.Task[T], future: Future[T]) -> None:
+            if future.cancelled():
+                with contextlib.suppress(RuntimeError):  # the loop has just ended
+                    self.loop.call_soon_threadsafe(task.cancel)
+
+        def end(task: asyncio.Task[T]) -> None:
+            if task.cancelled():
+                return
+            error = task.exception()
+            with contextlib.suppress(InvalidStateError):  # nobody waits any more
+                if error is None:
+                    future.set_result(task.result())
+                else:
+                    future.set_exception(error)
+
+        self.loop.call_soon_threadsafe(begin)
+        return future
 
     def here(self) -> bool:
         """Whether this is the process that started the thread, not a forked child."""
@@ -48,6 +76,7 @@ class LoopThread:
         try:
             self.loop.run_forever()
         finally:
+            self.loop.run_until_complete(asyncio.sleep(0))  # lets transports that are closing end
             self.loop.close()
 
 

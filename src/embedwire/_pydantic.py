@@ -10,6 +10,8 @@ from pydantic import BaseModel, ConfigDict, SecretStr, ValidationError, field_va
 from pydantic_core import InitErrorDetails, PydanticCustomError
 from typing_extensions import Self
 
+from embedwire._discreet import discreet
+
 C = TypeVar("C", bound="Checked")
 
 
@@ -25,6 +27,7 @@ class Checked(BaseModel):
 
     if not TYPE_CHECKING:  # type checkers see the fields
 
+        @discreet
         def __init__(self, **fields: Any) -> None:
             """Pydantic's own errors carry what was passed in, keys among it, even where its text does not."""
             try:
@@ -32,6 +35,11 @@ class Checked(BaseModel):
             except ValidationError as error:
                 raise _without_input(error) from None
 
+    def __copy__(self) -> Self:
+        """A copy with connections of its own to close."""
+        return self.model_copy()
+
+    @discreet
     def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
         """A copy that works with the updated settings; they are checked."""
         fields = {name: getattr(self, name) for name in type(self).model_fields}

@@ -13,7 +13,7 @@ import random
 import re
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import orjson
@@ -78,8 +78,8 @@ class Reply:
     """What the server answered; names of headers in any case, as HTTP has it."""
 
     status: int
-    headers: Mapping[str, str]
-    body: bytes
+    headers: Mapping[str, str] = field(repr=False)
+    body: bytes = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -131,7 +131,7 @@ class Fault:
     error: type[RequestError]
     what: str
     cure: str
-    words: str = ""
+    words: str = field(default="", repr=False)
     position: int | None = None
     of_text: bool = False
     status: int | None = None
@@ -189,17 +189,15 @@ def _broken(broken: Broken, seen: Context) -> Verdict:
         return verdict(
             Action.GIVE_UP,
             ConnectionFailed,
-            "Check http against https; for a private authority pass ssl='path of its CA file'.",
+            "Check http against https, and the host's name; for a private authority pass ssl='path of its CA file'.",
         )
     if how is Break.CLOSED and broken.reused and not seen.resent:
         return verdict(Action.RESEND, ConnectionFailed, _CONNECT_CURE)
     if how in (Break.CLOSED, Break.CUT):
-        return verdict(
-            Action.RETRY,
-            ConnectionFailed,
-            "The server may have crashed or run out of memory; see its log.",
-            overload=seen.crowd,
-        )
+        cure = "The server may have crashed or run out of memory; see its log."
+        if not seen.alive:
+            cure = "Check http against https, and the port. " + cure
+        return verdict(Action.RETRY, ConnectionFailed, cure, overload=seen.crowd)
     if how in (Break.READ_TIMEOUT, Break.TOTAL_TIMEOUT):
         # The server goes on computing: once more, and smaller.
         action = Action.SPLIT if seen.timeouts == 0 else Action.GIVE_UP
@@ -244,6 +242,10 @@ _MAX_TEXTS = re.compile(
     re.IGNORECASE,
 )
 _ABOUT_COUNT = re.compile(r"batch|inputs|items|texts|array|list|documents|number of", re.IGNORECASE)
+# nginx, Go's net/http, Apache.
+_WANTS_TLS = re.compile(
+    rb"HTTP request (?:was sent )?to (?:an )?HTTPS|plain HTTP to an SSL-enabled", re.IGNORECASE
+)
 _TOKENS = re.compile(r"input \((\d+) tokens\).*?current batch size: (\d+)", re.IGNORECASE | re.DOTALL)
 
 _PERMANENT = {
@@ -284,6 +286,11 @@ def _status(reply: Reply, seen: Context) -> Verdict:
         return Verdict(
             action=Action.GIVE_UP,
             fault=replace(fault, what=f"the server redirects elsewhere ({status})", cure=cure),
+        )
+    if status == 400 and _WANTS_TLS.search(reply.body[:2000]):
+        return Verdict(
+            action=Action.GIVE_UP,
+            fault=replace(fault, what="the server speaks https (400)", cure="Put https:// into base_url."),
         )
     if _OF_TEXT.search(words) or _OF_TEXT.search(kind):
         return Verdict(action=Action.SPLIT, fault=_text_fault(fault, words, details))

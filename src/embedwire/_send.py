@@ -189,7 +189,8 @@ class Sender:
                 else "the server is up, but it did not embed a word in that time"
             )
             return Fault(error=ServerUnavailable, what=what, cure="See the server's log.")
-        return classify(last, Context()).fault
+        fault = classify(last, Context()).fault
+        return replace(fault, words=screened(fault.words, self._transport.secrets()))
 
     async def learn(self, form: Form, text: str, vector: Matrix) -> bool:
         """Asks the server, once, what it is, and whether vectors in base64 equal those in decimal. Never fails.

@@ -86,7 +86,8 @@ class _Hold:
                 self._on(thread).submit(texts, kind, future, offset)
             except Exception as error:  # it belongs to the caller, not to the loop
                 if not future.cancelled():
-                    future.set_exception(error)
+                    # Without this frame, which still runs while the caller looks at the traceback.
+                    future.set_exception(error.with_traceback(None))
 
         # Without arguments: asyncio's debug log shows those of slow callbacks.
         thread.loop.call_soon_threadsafe(begin)
@@ -201,6 +202,7 @@ class SharedEmbeddingClient:
         InputError: An argument is wrong; the message names it and says the cure.
     """
 
+    @discreet
     def __init__(
         self,
         base_url: str,
@@ -255,6 +257,8 @@ class SharedEmbeddingClient:
         weakref.finalize(self, _Hold.abandon, self._hold).atexit = False
 
     def __repr__(self) -> str:
+        if not hasattr(self, "_hold"):  # its arguments were refused
+            return "SharedEmbeddingClient()"
         settings = self._hold.settings
         return f"SharedEmbeddingClient({settings.base_url!r}, model={settings.form.model!r})"
 
@@ -356,11 +360,13 @@ class SharedEmbeddingClient:
             on_error=on_error,
         )
 
+    @discreet
     def wait_ready(self, timeout: float = 60.0) -> ServerInfo:
         """As `EmbeddingClient.wait_ready`; blocks this thread."""
         self._hold.check_waiter()
         return self._wait(self._waiting(timeout))
 
+    @discreet
     async def await_ready(self, timeout: float = 60.0) -> ServerInfo:
         """As `EmbeddingClient.wait_ready`."""
         return await asyncio.wrap_future(self._waiting(timeout))

@@ -6,6 +6,7 @@ Nothing above it sees an aiohttp exception: a request ends in a `Reply` or in a 
 from __future__ import annotations
 
 import asyncio
+import base64
 import contextlib
 import ctypes
 import functools
@@ -13,9 +14,11 @@ import logging
 import os
 import socket
 import ssl
+import urllib.request
 import weakref
 from contextvars import ContextVar
 from typing import Any, Protocol
+from urllib.parse import unquote, urlsplit
 
 import aiohttp
 
@@ -141,8 +144,13 @@ class AiohttpTransport:
     def secrets(self) -> list[str]:
         """What no message may repeat: keys as they were sent, values of headers, the proxy."""
         target, hidden = self._target, [value for _, value in self._target.headers]
-        hidden += [key for key in (target.api_key, self._sent_key, target.proxy) if isinstance(key, Secret)]
-        return [secret.reveal() for secret in hidden]
+        hidden += [key for key in (target.api_key, self._sent_key) if isinstance(key, Secret)]
+        proxies = [target.proxy.reveal()] if target.proxy else []
+        if target.trust_env:
+            proxies += urllib.request.getproxies().values()
+        return [secret.reveal() for secret in hidden] + [
+            part for proxy in proxies for part in _secrets_of(proxy)
+        ]
 
     async def close(self) -> None:
         """Closes every connection."""
@@ -230,6 +238,15 @@ class AiohttpTransport:
         self._retired.discard(session)
         with contextlib.suppress(OSError, aiohttp.ClientError):
             await session.client.close()
+
+
+def _secrets_of(proxy: str) -> list[str]:
+    """What a proxy's URL hides, as it stands there and as it is sent."""
+    parts = urlsplit(proxy)
+    user, password = unquote(parts.username or ""), unquote(parts.password or "")
+    if not password:
+        return [proxy]
+    return [proxy, password, base64.b64encode(f"{user}:{password}".encode()).decode()]
 
 
 async def _client(target: Target) -> aiohttp.ClientSession:
@@ -352,7 +369,8 @@ def _cause(error: BaseException, *, answered: bool) -> tuple[Break, str]:
     if isinstance(error, (aiohttp.ClientConnectorDNSError, UnicodeError)):  # or a label that no name can have
         return Break.NAME, ""
     if isinstance(error, (aiohttp.ClientSSLError, ssl.SSLError)):
-        return Break.TLS, type(error.__cause__ or error).__name__
+        cause = getattr(error, "certificate_error", None) or error.__cause__ or error
+        return Break.TLS, getattr(cause, "verify_message", "") or type(cause).__name__
     if isinstance(error, aiohttp.ClientConnectorError):
         return Break.REFUSED, os.strerror(error.os_error.errno) if error.os_error.errno else ""
     if isinstance(error, (aiohttp.ClientResponseError, aiohttp.InvalidURL)):
