@@ -30,6 +30,12 @@ fuzz: $(VENV)/.fuzz ## coverage-guided, random replies: only the library's own e
 soak: $(VENV)/.dev ## load on a real llama.cpp server that is killed and restarted: right vectors, no growth
 	$(BIN)/python -m tests.soak --seconds $(SOAK_SECONDS)
 
+compare-faults: .venv-peers/.ready ## the table of failures, beside other clients; writes docs/FAULTS.md
+	$(subst $(VENV),.venv-peers,$(BIN))/python -m benchmarks.faults
+
+bench: .venv-bench/.ready ## speed, beside other clients; writes docs/BENCHMARKS.md
+	$(subst $(VENV),.venv-bench,$(BIN))/python -m benchmarks.speed
+
 clean:
 	rm -rf $(VENV) .venv-* .fuzz .mypy_cache .ruff_cache .pytest_cache .hypothesis dist
 
@@ -38,6 +44,16 @@ $(BIN)/python:
 
 $(VENV)/.demo: pyproject.toml | $(BIN)/python
 	$(BIN)/python -m pip install --quiet -e ".[langchain,llama-index,local]"
+	touch $@
+
+.venv-peers/.ready: pyproject.toml benchmarks/faults/requirements.txt
+	$(PYTHON) -m venv .venv-peers
+	$(subst $(VENV),.venv-peers,$(BIN))/python -m pip install --quiet -e ".[langchain,llama-index]" -r benchmarks/faults/requirements.txt
+	touch $@
+
+.venv-bench/.ready: pyproject.toml benchmarks/speed/requirements.txt
+	$(PYTHON) -m venv .venv-bench
+	$(subst $(VENV),.venv-bench,$(BIN))/python -m pip install --quiet -e ".[langchain,llama-index]" -r benchmarks/speed/requirements.txt
 	touch $@
 
 $(VENV)/.fuzz: $(VENV)/.dev

@@ -134,9 +134,7 @@ class TestRepeats:
         ):
             with pytest.raises(ServerUnavailable, match="asks to wait 90 s, more than retry_after_cap=60"):
                 await client.embed_query("q")
-            with pytest.raises(
-                ServerUnavailable, match="90 s, and a repeat would come after the deadline"
-            ):
+            with pytest.raises(ServerUnavailable, match="90 s, and a repeat would come after the deadline"):
                 await hasty.embed_query("q")
 
 

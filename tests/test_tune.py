@@ -171,7 +171,7 @@ def test_a_text_at_fault_does_not_make_requests_small() -> None:
         ):
             with pytest.raises(Exception, match=r"texts\[1000\]"):
                 await client.embed_array(TEXTS)
-            return _limits.learned(server.url + "/v1").sizes["m", None]
+            return _limits.learned(server.url + "/v1").sizes[("m", None), "document"]
 
     loop = looptime.new_event_loop()
     try:
@@ -188,7 +188,31 @@ def test_a_cap_found_by_trying_holds_for_queries_too() -> None:
     client = EmbeddingClient("http://localhost:8080", model="m")
     form = client._settings.form
     assert batch_limits(form, learned, "query").texts == 32
-    learned.sizes[form.variant] = Sizes(texts=16, most=16)
+    learned.sizes[form.variant, "document"] = Sizes(texts=16, most=16)
     assert batch_limits(form, learned, "query").texts == 16
-    learned.sizes[form.variant] = Sizes(texts=128)
-    assert batch_limits(form, learned, "query").texts == 128
+    learned.sizes[form.variant, "query"] = Sizes(texts=128, most=100)
+    assert batch_limits(form, learned, "query").texts == 16
+    learned.sizes[form.variant, "document"] = Sizes(texts=128)
+    assert batch_limits(form, learned, "query").texts == 100
+
+
+def test_a_crowd_of_queries_finds_its_size_too() -> None:
+    """2000 queries at once take at most a third longer than the server needs for their texts alone."""
+
+    async def crowd() -> float:
+        async with (
+            EmbeddingServer(
+                dimensions=2, latency=0.02, latency_per_text=0.002, slots=4, server_header=None
+            ) as server,
+            EmbeddingClient(server.url, model="m", encoding="float") as client,
+        ):
+            await client.embed_query("first")
+            begin = asyncio.get_running_loop().time()
+            await asyncio.gather(*map(client.embed_query, TEXTS[:2000]))
+            return asyncio.get_running_loop().time() - begin
+
+    loop = looptime.new_event_loop()
+    try:
+        assert loop.run_until_complete(crowd()) < 4 / 3 * 2000 * 0.002 / 4
+    finally:
+        loop.close()

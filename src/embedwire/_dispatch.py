@@ -31,6 +31,7 @@ from embedwire.exceptions import (
     Overloaded,
     RequestError,
     ServerRefused,
+    TextRefused,
     UsageError,
 )
 
@@ -287,12 +288,12 @@ class Dispatcher:
             batch = self._next(loop.time())
             if batch is None:
                 for lane in self._lanes.values():
-                    if not lane.calls["document"]:
-                        lane.tuner.idle()
+                    for kind, calls in lane.calls.items():
+                        if not calls:
+                            lane.tuners[kind].idle()
                 return
             batch.began = loop.time()
-            if batch.kind == "document":
-                batch.round = batch.lane.tuner.sent(len(batch.items), batch.began)
+            batch.round = batch.lane.tuners[batch.kind].sent(len(batch.items), batch.began)
             self._batches.add(batch)
             self._turns.setdefault(batch.lane)
             batch.lane.in_flight += 1
@@ -401,7 +402,7 @@ class Dispatcher:
         lane.refused, batch.live = 0, 0
         self._learn_size(batch)
         now, chars = asyncio.get_running_loop().time(), sum(len(item.text) for item in batch.items)
-        lane.tuner.done(batch.round, chars, len(batch.items), now - batch.began, now)
+        lane.tuners[batch.kind].done(batch.round, chars, len(batch.items), now - batch.began, now)
         everything = list(range(len(matrix)))
         wanted: dict[Call, tuple[list[int], list[int]]] = {}  # rows of the call, rows of the matrix
         for position, item in enumerate(batch.items):
@@ -438,7 +439,7 @@ class Dispatcher:
             if failed.action is Action.SPLIT:
                 fault = replace(
                     fault,
-                    error=ServerRefused,
+                    error=ServerRefused if fault.error is TextRefused else fault.error,
                     what=f"the server refuses one text after another; last, {fault.what}",
                 )
             failure = Failure(fault=fault, attempts=failed.attempts)
@@ -476,7 +477,7 @@ class Dispatcher:
             parts = [wanted[at : at + size] for at in range(0, len(wanted), size)]
         whole = None
         if not fault.of_text and fault.position is None:
-            batch.lane.tuner.trouble(len(batch.items))
+            batch.lane.tuners[batch.kind].trouble(len(batch.items))
             # Only what happened to all that was sent, for no reason that was named, may be due to its size.
             if fault.max_texts is None and len(wanted) == len(batch.items):
                 whole = Whole(reason=_REASONS.get(fault.status or 0, "maybe"), parts=len(parts))
@@ -505,7 +506,7 @@ class Dispatcher:
         elif whole.reason == "texts":
             self._learned.max_texts = least(whole.texts, self._learned.max_texts)
         else:
-            batch.lane.tuner.cap(whole.texts)
+            batch.lane.tuners[batch.kind].cap(whole.texts)
 
 
 def _callers(batch: Batch) -> set[Call]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass, field
 
 from embedwire._config import BatchLimits, Form, Kind, RateLimit, Variant
@@ -46,15 +47,15 @@ class Told:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sizes:
-    """What "auto" stands for now, at one server and for one model.
+    """What "auto" stands for now, at one server, for one model and one kind of texts.
 
     Attributes:
-        texts: Most documents in one request.
+        texts: Most texts in one request.
         requests: Most requests in flight; None: the start.
         most: Most texts that went well after more had failed for their number; None: nothing failed so.
     """
 
-    texts: int = 5  # the number that kept the first llama.cpp server alive
+    texts: int
     requests: int | None = None
     most: int | None = None
 
@@ -70,7 +71,7 @@ class Learned:
     widths: dict[Variant, int] = field(default_factory=dict)
     # Per model: a gateway has servers of many kinds.
     base64: dict[Variant, bool] = field(default_factory=dict)
-    sizes: dict[Variant, Sizes] = field(default_factory=dict)
+    sizes: dict[tuple[Variant, Kind], Sizes] = field(default_factory=dict)
     slots: int | None = None
     context: int | None = None
     max_texts: int | None = None
@@ -110,7 +111,9 @@ class Learned:
         )
 
 
-DEFAULT_QUERIES = 32  # queries are short, and wait together only when many ask at once
+# Documents: the number that kept the first llama.cpp server alive. Queries are short, and wait together only when
+# many ask at once.
+START: dict[Kind, Sizes] = {"document": Sizes(texts=5), "query": Sizes(texts=32)}
 MOST_REQUESTS = 128
 DEFAULT_CONCURRENCY = 8
 # llama-server's HTTP threads are its slots and 4 more, and a kept connection keeps one of them: a connection
@@ -132,12 +135,15 @@ def batch_limits(form: Form, server: Learned, kind: Kind = "document") -> BatchL
     return BatchLimits(texts=texts, chars=chars)
 
 
+def sizes(form: Form, server: Learned, kind: Kind) -> Sizes:
+    """What was found so far, or the start."""
+    return server.sizes.get((form.variant, kind), START[kind])
+
+
 def _auto_texts(form: Form, server: Learned, kind: Kind) -> int:
-    sizes = server.sizes.get(form.variant, Sizes())
-    if kind == "document":
-        return sizes.texts
-    queries = max(DEFAULT_QUERIES, sizes.texts)
-    return queries if sizes.most is None else min(queries, sizes.most)
+    found = [sizes(form, server, either) for either in START]
+    most = min((size.most for size in found if size.most is not None), default=sys.maxsize)
+    return min(sizes(form, server, kind).texts, most)
 
 
 def concurrency(form: Form, server: Learned) -> int:
@@ -148,7 +154,7 @@ def concurrency(form: Form, server: Learned) -> int:
         return min(2 * server.slots, server.slots + LLAMA_CPP_SPARE)
     if not server.free_requests(form):
         return LLAMA_CPP_SPARE
-    return server.sizes.get(form.variant, Sizes()).requests or DEFAULT_CONCURRENCY
+    return sizes(form, server, "document").requests or DEFAULT_CONCURRENCY
 
 
 def max_reply(form: Form, texts: int) -> int:

@@ -229,13 +229,13 @@ class Lane:
     parts: dict[Kind, deque[Batch]] = field(default_factory=lambda: {"query": deque(), "document": deque()})
     in_flight: int = 0
     width: int | None = None
-    tuner: Tuner = field(init=False)
+    tuners: dict[Kind, Tuner] = field(init=False)
     delivered: int = 0  # texts
     curious: bool = True  # there may be something to ask the server
     refused: int = 0  # texts refused alone since the last success
 
     def __post_init__(self) -> None:
-        self.tuner = Tuner(self.form, self.learned)
+        self.tuners = {kind: Tuner(self.form, self.learned, kind) for kind in self.calls}
 
     @property
     def busy(self) -> bool:

@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple
 
-from embedwire._config import Form
-from embedwire._limits import MOST_REQUESTS, Learned, Sizes, batch_limits, concurrency
+from embedwire._config import Form, Kind
+from embedwire._limits import MOST_REQUESTS, START, Learned, Sizes, batch_limits, concurrency, sizes
 
 STEPS = (5, 8, 16, 32, 64, 128)  # texts per request; limits of servers are mostly powers of two
 PER_TEXT = 40  # characters that a text counts for besides its own: what a server does for each
@@ -54,21 +54,23 @@ class _Round:
 
 
 class Tuner:
-    """Finds the sizes for one form of requests, and writes them where `_limits` reads them.
+    """Finds the sizes for one form and kind of requests, and writes them where `_limits` reads them.
 
     Args:
         form: What the user fixed; only what he left at "auto" is looked for.
         learned: What is known about the server; its sizes are the start.
+        kind: The number of requests is looked for with documents alone, as queries seldom come in numbers.
     """
 
-    def __init__(self, form: Form, learned: Learned) -> None:
+    def __init__(self, form: Form, learned: Learned, kind: Kind) -> None:
         self._form = form
         self._learned = learned
-        self._variant = form.variant
-        self._kept = learned.sizes.get(self._variant, Sizes())  # without the trial that may be going on
+        self._kind: Kind = kind
+        self._key = form.variant, kind
+        self._kept = sizes(form, learned, kind)  # without the trial that may be going on
         self._rate: float | None = None  # of the kept sizes
         self._trial: Step | None = None
-        self._search: Sequence[Step] = () if self._variant in learned.sizes else SEARCH
+        self._search: Sequence[Step] = () if self._key in learned.sizes else SEARCH
         self._rest, self._checks = REST[0], 0
         self._round: _Round | None = None
         self._number = 0  # of the round
@@ -77,13 +79,13 @@ class Tuner:
     @property
     def sizes(self) -> Sizes:
         """The sizes that hold now."""
-        return self._learned.sizes.get(self._variant, self._kept)
+        return sizes(self._form, self._learned, self._kind)
 
     def sent(self, texts: int, now: float) -> int:
         """A request goes out; what comes back belongs to `done`."""
         if self._form.batch is not None and self._form.concurrency is not None:
             return -1  # nothing to find
-        full = batch_limits(self._form, self._learned).texts
+        full = batch_limits(self._form, self._learned, self._kind).texts
         if full is not None and texts < full:
             return -1  # a rest, or a part of a batch that failed
         if self._round is None:
@@ -176,14 +178,14 @@ class Tuner:
             if self._form.batch is not None or (step.way > 0 and self._took > SLOWEST):
                 return kept
             larger = [size for size in STEPS if size > kept.texts and size <= (kept.most or size)]
-            smaller = [size for size in STEPS if size < kept.texts]
+            smaller = [size for size in STEPS if START[self._kind].texts <= size < kept.texts]
             texts = next(iter(larger if step.way > 0 else smaller[::-1]), kept.texts)
             most = self._learned.max_texts
             return replace(kept, texts=texts) if most is None or texts <= most else kept
-        if not self._learned.free_requests(self._form):
+        if self._kind == "query" or not self._learned.free_requests(self._form):
             return kept
         now = kept.requests or concurrency(self._form, self._learned)
         return replace(kept, requests=min(MOST_REQUESTS, now * 2) if step.way > 0 else max(1, now // 2))
 
-    def _publish(self, sizes: Sizes) -> None:
-        self._learned.sizes[self._variant] = sizes
+    def _publish(self, found: Sizes) -> None:
+        self._learned.sizes[self._key] = found

@@ -1,0 +1,1 @@
+"""One table of server faults, run against embedwire and its peers: `python -m benchmarks.faults`."""

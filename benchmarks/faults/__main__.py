@@ -1,0 +1,120 @@
+"""Runs the table and writes docs/FAULTS.md. Needs Linux: it forks, and reads the peak of memory.
+
+python -m benchmarks.faults                                     # all of it
+python -m benchmarks.faults --only NaN --clients openai         # some of it, printed and not written
+"""
+
+from __future__ import annotations
+
+import argparse
+import multiprocessing
+import time
+from concurrent.futures import ThreadPoolExecutor
+from itertools import product
+from pathlib import Path
+
+from benchmarks.faults.clients import DOORS, Options
+from benchmarks.faults.report import Cell, report
+from benchmarks.faults.rows import TABLE, Row
+from benchmarks.faults.rules import KEY, Seen
+from benchmarks.faults.worker import Job, Observed, work
+from embedwire.testing import EmbeddingServer
+
+CAP = 60.0  # seconds for a cell
+AT_ONCE = 2
+OUTPUT = Path(__file__).parents[2] / "docs" / "FAULTS.md"
+
+# Forked from a process that has imported all clients: a cell's process starts at once, and is as clean as new.
+processes = multiprocessing.get_context("forkserver")
+processes.set_forkserver_preload(["benchmarks.faults.worker"])
+
+
+def run(row: Row, door: str) -> Seen:
+    """One cell: a fresh server, a fresh process with the client."""
+    with EmbeddingServer() as elsewhere, row.serve(elsewhere.url) as server:
+        if row.gone:
+            server.stop()
+        options = Options(
+            url=server.url,
+            key=None if row.key_from_environment and DOORS[door].key_variable else KEY,
+            timeout=row.timeout,
+            retries=row.retries,
+            batch=row.batch,
+        )
+        job = Job(
+            door=door,
+            options=options,
+            way=row.way,
+            calls=list(row.calls),
+            pause=row.pause,
+            key_in_environment=KEY if row.key_from_environment else None,
+            debug=row.debug,
+        )
+        observed, over, died = _process(job)
+        return Seen(
+            did=observed,
+            expected=row.expected,
+            requests=list(server.requests),
+            elsewhere=list(elsewhere.requests),
+            over=over,
+            died=died,
+        )
+
+
+def _process(job: Job) -> tuple[Observed, float | None, int | None]:
+    receiver, sender = processes.Pipe(duplex=False)
+    process = processes.Process(target=work, args=(job, sender))
+    process.start()
+    sender.close()
+    try:
+        receiver.recv()  # it begins
+        if receiver.poll(CAP):
+            return receiver.recv(), None, None
+        return Observed(), CAP, None
+    except EOFError:
+        process.join()
+        return Observed(), None, process.exitcode
+    finally:
+        process.kill()
+        process.join()
+
+
+def main() -> None:
+    """Runs what was asked for."""
+    columns = list(dict.fromkeys(door.column for door in DOORS.values()))
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.faults", description=__doc__.partition("\n")[0]
+    )
+    parser.add_argument(
+        "--only", nargs="+", default=[""], metavar="WORDS", help="rows whose name has these words"
+    )
+    parser.add_argument("--clients", nargs="+", default=columns, choices=columns, help="columns")
+    asked = parser.parse_args()
+
+    rows = [
+        row
+        for group in TABLE.values()
+        for row in group
+        if any(word.lower() in row.name.lower() for word in asked.only)
+    ]
+    doors = [name for name, door in DOORS.items() if door.column in asked.clients]
+    started = time.monotonic()
+
+    def cell(place: tuple[Row, str]) -> Cell:
+        row, door = place
+        done = Cell(row=row, door=DOORS[door], seen=run(row, door))
+        print(f"{time.monotonic() - started:5.0f} s  {row.name} | {door}: {done.words}", flush=True)
+        return done
+
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        cells = list(pool.map(cell, product(rows, doors)))
+    text = report(cells, minutes=(time.monotonic() - started) / 60, cap=CAP)
+    if asked.only == [""] and asked.clients == columns:
+        OUTPUT.write_text(text, encoding="utf-8")
+        print(f"wrote {OUTPUT.name}")
+    else:
+        print(text)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,258 @@
+"""The clients that are compared, each behind the same door: made, asked, dumped."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from baseten_performance_client import PerformanceClient, RequestProcessingPreference
+from langchain_openai import OpenAIEmbeddings
+from llama_index.embeddings.openai_like import OpenAILikeEmbedding
+from openai import AsyncOpenAI, OpenAI
+
+from embedwire import EmbeddingClient
+from embedwire.langchain import EmbedwireEmbeddings
+from embedwire.llama_index import EmbedwireEmbedding
+
+MODEL = "test-model"
+
+# What they import at first use: no cell shall be timed with that in it.
+for late in ("embedwire._engine", "embedwire._loop", "openai.resources.embeddings", "anyio", "h11"):
+    importlib.import_module(late)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """What is set; None: left at the client's own default.
+
+    Attributes:
+        url: The server, without `/v1`.
+        key: The key; None: the client finds it in the environment.
+        timeout: Seconds for a request.
+        retries: Repeats of a request.
+        batch: Texts in a request.
+    """
+
+    url: str
+    key: str | None
+    timeout: float | None = None
+    retries: int | None = None
+    batch: int | None = None
+
+
+class Door:
+    """One client, with the options it was made with.
+
+    Attributes:
+        column: The column of the table that it belongs to.
+        label: Its name among the doors of that column.
+        key_variable: Where it looks for a key; None: nowhere.
+        client: What a user of the package holds in hands.
+    """
+
+    column: ClassVar[str]
+    label: ClassVar[str]
+    key_variable: ClassVar[str | None] = "OPENAI_API_KEY"
+    client: Any
+
+    def __init__(self, options: Options) -> None:
+        self.options = options
+        self.client = self.make()
+
+    def make(self) -> Any:
+        """The client."""
+        raise NotImplementedError
+
+    def embed(self, client: Any, texts: list[str]) -> Any:
+        """The vectors, by the door for sync code; nothing is taken for granted about them."""
+        raise NotImplementedError
+
+    def embed_in_child(self, client: Any, texts: list[str]) -> Any:
+        """The vectors, in a process that was forked from the one that made the client."""
+        return self.embed(client, texts)
+
+    async def aembed(self, client: Any, texts: list[str]) -> Any:
+        """The vectors, by the door for async code."""
+        raise NotImplementedError
+
+    def for_loops(self) -> Any:
+        """The client for async code, where that is another one."""
+        return self.client
+
+    def dumps(self) -> Iterator[str]:
+        """What the client can be dumped to; nothing where there is no such thing."""
+        yield from ()
+
+
+class EmbedwireLangChain(Door):
+    column, label, key_variable = "embedwire", "LangChain", "EMBEDWIRE_API_KEY"
+
+    def make(self) -> Any:
+        return EmbedwireEmbeddings(model=MODEL, **_for_embedwire(self.options))
+
+    def embed(self, client: Any, texts: list[str]) -> Any:
+        return client.embed_documents(texts)
+
+    async def aembed(self, client: Any, texts: list[str]) -> Any:
+        return await client.aembed_documents(texts)
+
+    def dumps(self) -> Iterator[str]:
+        yield from _pydantic_dumps(self.client)
+
+
+class EmbedwireLlamaIndex(Door):
+    column, label, key_variable = "embedwire", "LlamaIndex", "EMBEDWIRE_API_KEY"
+
+    def make(self) -> Any:
+        return EmbedwireEmbedding(model_name=MODEL, **_for_embedwire(self.options))
+
+    def embed(self, client: Any, texts: list[str]) -> Any:
+        return client.get_text_embedding_batch(texts)
+
+    async def aembed(self, client: Any, texts: list[str]) -> Any:
+        return await client.aget_text_embedding_batch(texts)
+
+    def dumps(self) -> Iterator[str]:
+        yield from _pydantic_dumps(self.client)
+        yield from (str(self.client.to_dict()), self.client.to_json())
+
+
+class EmbedwireAsync(Door):
+    column, label, key_variable = "embedwire", "EmbeddingClient", "EMBEDWIRE_API_KEY"
+
+    def make(self) -> Any:
+        self._loop = asyncio.new_event_loop()
+        return EmbeddingClient(model=MODEL, **_for_embedwire(self.options))
+
+    def embed(self, client: Any, texts: list[str]) -> Any:
+        """Always on the same loop, as in an application that owns one."""
+        return self._loop.run_until_complete(client.embed(texts))
+
+    def embed_in_child(self, client: Any, texts: list[str]) -> Any:
+        """On loops of its own: the parent's is not for use here."""
+        return asyncio.run(client.embed(texts))
+
+    async def aembed(self, client: Any, texts: list[str]) -> Any:
+        return await client.embed(texts)
+
+
+class LangChainOpenAI(Door):
+    column = label = "langchain-openai"
+
+    def make(self) -> Any:
+        o = self.options
+        return OpenAIEmbeddings(
+            base_url=f"{o.url}/v1",
+            model=MODEL,
+            check_embedding_ctx_length=False,  # by default it sends token ids, which a local server may not know
+            **_set(api_key=o.key, timeout=o.timeout, max_retries=o.retries, chunk_size=o.batch),
+        )
+
+    def embed(self, client: Any, texts: list[str]) -> Any:
+        return client.embed_documents(texts)
+
+    async def aembed(self, client: Any, texts: list[str]) -> Any:
+        return await client.aembed_documents(texts)
+
+    def dumps(self) -> Iterator[str]:
+        yield from _pydantic_dumps(self.client)
+
+
+class LlamaIndexOpenAILike(Door):
+    column = label = "llama-index openai-like"
+    key_variable = None
+
+    def make(self) -> Any:
+        o = self.options
+        return OpenAILikeEmbedding(
+            api_base=f"{o.url}/v1",
+            model_name=MODEL,
+            **_set(api_key=o.key, timeout=o.timeout, max_retries=o.retries, embed_batch_size=o.batch),
+        )
+
+    def embed(self, client: Any, texts: list[str]) -> Any:
+        return client.get_text_embedding_batch(texts)
+
+    async def aembed(self, client: Any, texts: list[str]) -> Any:
+        return await client.aget_text_embedding_batch(texts)
+
+    def dumps(self) -> Iterator[str]:
+        yield from _pydantic_dumps(self.client)
+        yield from (str(self.client.to_dict()), self.client.to_json())
+
+
+class OpenAISDK(Door):
+    column = label = "openai"
+
+    def make(self) -> Any:
+        return OpenAI(**self._arguments())
+
+    def for_loops(self) -> Any:
+        return AsyncOpenAI(**self._arguments())
+
+    def embed(self, client: Any, texts: list[str]) -> Any:
+        return [item.embedding for item in client.embeddings.create(model=MODEL, input=texts).data]
+
+    async def aembed(self, client: Any, texts: list[str]) -> Any:
+        return [item.embedding for item in (await client.embeddings.create(model=MODEL, input=texts)).data]
+
+    def _arguments(self) -> dict[str, Any]:
+        o = self.options
+        return _set(base_url=f"{o.url}/v1", api_key=o.key, timeout=o.timeout, max_retries=o.retries)
+
+
+class Baseten(Door):
+    column = label = "baseten-performance-client"
+    key_variable = "BASETEN_API_KEY"
+
+    def make(self) -> Any:
+        return PerformanceClient(**_set(base_url=self.options.url, api_key=self.options.key))
+
+    def embed(self, client: Any, texts: list[str]) -> Any:
+        return client.embed(texts, model=MODEL, preference=self._preference()).numpy().tolist()
+
+    async def aembed(self, client: Any, texts: list[str]) -> Any:
+        reply = await client.async_embed(texts, model=MODEL, preference=self._preference())
+        return reply.numpy().tolist()
+
+    def _preference(self) -> RequestProcessingPreference | None:
+        o = self.options
+        chosen = _set(timeout_s=o.timeout, max_retries=o.retries, batch_size=o.batch)
+        return RequestProcessingPreference(**chosen) if chosen else None
+
+
+def _for_embedwire(o: Options) -> dict[str, Any]:
+    return _set(base_url=o.url, api_key=o.key, timeout=o.timeout, max_retries=o.retries, batch_size=o.batch)
+
+
+def _set(**arguments: Any) -> dict[str, Any]:
+    return {name: value for name, value in arguments.items() if value is not None}
+
+
+def _pydantic_dumps(client: Any) -> Iterator[str]:
+    yield from (str(client.model_dump()), client.model_dump_json())
+
+
+DOORS: dict[str, type[Door]] = {
+    door.__name__: door
+    for door in (
+        EmbedwireLangChain,
+        EmbedwireLlamaIndex,
+        EmbedwireAsync,
+        LangChainOpenAI,
+        LlamaIndexOpenAILike,
+        OpenAISDK,
+        Baseten,
+    )
+}
+
+PACKAGES = {  # column → what is installed for it
+    "embedwire": ["embedwire", "aiohttp", "langchain-core", "llama-index-core"],
+    "langchain-openai": ["langchain-openai"],
+    "llama-index openai-like": ["llama-index-embeddings-openai-like", "llama-index-embeddings-openai"],
+    "openai": ["openai"],
+    "baseten-performance-client": ["baseten-performance-client"],
+}

@@ -1,0 +1,112 @@
+"""Samples, each in a fresh process, in interleaved rounds: A, B, C, A, B, C, so that a busy minute hits all."""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+
+from benchmarks.speed.server import Behaviour
+from benchmarks.speed.worker import Job, Sample
+from benchmarks.speed.workloads import Workload
+
+ROOT = Path(__file__).parents[2]
+PATIENCE = 300.0  # seconds for one sample
+ENOUGH = 12.0  # seconds: a client whose samples add up to more gets no further one
+ENVIRONMENT = {**os.environ, "NO_PROXY": "127.0.0.1,localhost", "LANGSMITH_TRACING": "false"}
+
+
+@contextmanager
+def serving(behaviour: Behaviour | None) -> Iterator[str]:
+    """The URL of a mock server, or of llama.cpp, in a process of its own."""
+    if behaviour is None:
+        from tests.servers import llamacpp  # needs xllamacpp, and the model that the tests use
+
+        with llamacpp() as url:
+            yield url
+        return
+    command = [sys.executable, "-m", "benchmarks.speed.server", json.dumps(asdict(behaviour))]
+    with subprocess.Popen(
+        command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as server:
+        assert server.stdin
+        assert server.stdout
+        try:
+            yield server.stdout.readline().strip()
+        finally:
+            server.stdin.close()  # it ends with it
+
+
+def take(job: Job, patience: float = PATIENCE) -> Sample:
+    """One sample."""
+    command = [sys.executable, "-m", "benchmarks.speed.worker", json.dumps(asdict(job))]
+    try:
+        ran = subprocess.run(
+            command, cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True, timeout=patience
+        )
+    except subprocess.TimeoutExpired:
+        return Sample(error=f"not done after {patience:.0f} s")
+    lines = ran.stdout.splitlines()
+    return (
+        Sample(**json.loads(lines[-1])) if lines else Sample(error=f"{ran.returncode}: {ran.stderr[-300:]}")
+    )
+
+
+def job_of(workload: Workload, client: str, url: str) -> Job:
+    """What a client does in a workload."""
+    return Job(
+        client=client,
+        do=workload.do,
+        url=url,
+        texts=workload.texts,
+        batch=workload.batch,
+        concurrency=workload.concurrency,
+        warm_up=workload.warm_up,
+        exact=workload.server is not None,
+    )
+
+
+def rounds(workload: Workload, count: int) -> dict[str, list[Sample]]:
+    """The samples of each client."""
+    if workload.do == "import":
+        return _rounds(workload, count, imported)
+    with serving(workload.server) as url:
+        return _rounds(workload, count, lambda client: take(job_of(workload, client, url)))
+
+
+def _rounds(workload: Workload, count: int, one: Callable[[str], Sample]) -> dict[str, list[Sample]]:
+    samples: dict[str, list[Sample]] = {client: [] for client in workload.clients}
+    for _ in range(count):
+        for client, done in samples.items():
+            if sum(sample.wall for sample in done) < ENOUGH:
+                done.append(one(client))
+                _show(workload, client, done[-1])
+    return samples
+
+
+def imported(modules: str) -> Sample:
+    """What an import takes beyond a bare Python."""
+    bare_wall, bare_cpu = _python("pass")
+    wall, cpu = _python(f"import {modules}")
+    return Sample(wall=wall - bare_wall, cpu=cpu - bare_cpu, right=True)
+
+
+def _python(code: str) -> tuple[float, float]:
+    """Seconds, and seconds of CPU, of a Python that runs a line."""
+    before, begin = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
+    subprocess.run([sys.executable, "-c", code], env=ENVIRONMENT, check=True)
+    after, wall = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter() - begin
+    return wall, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+
+
+def _show(workload: Workload, client: str, sample: Sample) -> None:
+    what = sample.error or f"{sample.wall:7.3f} s, CPU {sample.cpu:7.3f} s"
+    verdict = "right" if sample.right else "WRONG"
+    print(f"{verdict} {workload.name:9} {client:40} {what}", file=sys.stderr, flush=True)
