@@ -20,9 +20,8 @@ REST = (2, 4, 8, 16, 32)  # rounds between two trials, once the search is over: 
 # Rate after over rate before a step that is kept. Twice as many requests at a server that has no slot left for them
 # change nothing, and at one that has double the rate; twice as many texts save the overhead of a request.
 KEEP = {("requests", 1): 1.25, ("texts", 1): 1.08, ("requests", -1): 0.97, ("texts", -1): 0.97}
-SLOWEST = (
-    1.0  # seconds: where a request takes longer, it is not made larger, so that a query need not wait for it
-)
+# Seconds. Where a request takes longer, it is not made larger, so that a query need not wait for it.
+SLOWEST = 0.5
 
 
 class Step(NamedTuple):
@@ -34,14 +33,8 @@ class Step(NamedTuple):
 
 SEARCH = (Step("requests", 1), Step("texts", 1))  # each as often as it pays
 LARGER, SMALLER = Step("texts", 1), Step("texts", -1)
-CHECKS = (
-    SMALLER,
-    LARGER,
-    Step("requests", 1),
-    LARGER,
-    Step("requests", -1),
-    LARGER,
-)  # in turn, one after each rest
+# In turn, one after each rest.
+CHECKS = (SMALLER, LARGER, Step("requests", 1), LARGER, Step("requests", -1), LARGER)
 
 
 @dataclass(slots=True)
@@ -70,7 +63,7 @@ class Tuner:
         self._kept = sizes(form, learned, kind)  # without the trial that may be going on
         self._rate: float | None = None  # of the kept sizes
         self._trial: Step | None = None
-        self._search: Sequence[Step] = () if self._key in learned.sizes else SEARCH
+        self._search: Sequence[Step] = SEARCH if self._kept == START[kind] else ()
         self._rest, self._checks = REST[0], 0
         self._round: _Round | None = None
         self._number = 0  # of the round
