@@ -465,7 +465,7 @@ class TestStream:
         assert failed.value.index == 7
 
     async def test_reads_no_further_than_it_must(self, server: EmbeddingServer) -> None:
-        """While vectors are not taken, no more texts are read than may travel, and a batch."""
+        """While vectors are not taken, no more texts are read than four times as many as may travel, and a batch."""
         read = 0
 
         async def source() -> AsyncIterator[str]:
@@ -479,9 +479,9 @@ class TestStream:
         start, vectors = await anext(stream)
         assert (start, len(vectors)) == (0, 2)
         await server.wait_for(lambda: len(server.batches) >= 3 and server.in_flight == 0)
-        assert read <= 2 * (3 + 2)
+        assert read <= 2 * (4 * 3 + 2)
         await stream.aclose()
-        assert len(server.batches) <= 4
+        assert len(server.batches) <= 4 * 3 + 1
         await client.aclose()
 
     @pytest.mark.parametrize("kind", ["async", "sync"])
@@ -489,22 +489,22 @@ class TestStream:
         """Leaving a stream cancels what is on its way, and sends nothing more."""
         never = Gate()
         server.script = lambda request: (
-            Answer.hold(never) if request.texts in (["text 1"], ["text 2"]) else None
+            None if request.texts in ([], ["text 0"], ["last"]) else Answer.hold(never)
         )
         client = shared(server, batch_size=1, concurrency=3)
         if kind == "async":
             stream = client.astream(TEXTS)
             assert (await anext(stream))[0] == 0
-            await server.wait_for(lambda: server.in_flight == 2)
+            await server.wait_for(lambda: server.in_flight == 3)
             await stream.aclose()
         else:
             pieces = client.stream(TEXTS)
             assert (await asyncio.to_thread(next, pieces))[0] == 0
-            await server.wait_for(lambda: server.in_flight == 2)
+            await server.wait_for(lambda: server.in_flight == 3)
             pieces.close()
-        await server.wait_for(lambda: len(server.aborted) == 2)
+        await server.wait_for(lambda: len(server.aborted) == 3)
         await client.aembed_query("last")
-        assert sorted(server.batches) == [["last"], *([text] for text in TEXTS[:3])]
+        assert sorted(server.batches) == [["last"], *([text] for text in TEXTS[:4])]
         await client.aclose()
 
     @pytest.mark.parametrize("bad", [5, None, "\ud800"])

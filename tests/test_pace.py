@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter, deque
+from typing import Any
 
 import looptime
 import pytest
@@ -421,6 +422,41 @@ class TestRate:
             assert 60 <= loop.run_until_complete(job()) < 61
         finally:
             loop.close()
+
+    @simulated
+    async def test_one_pause_holds_nobody_else_back(self) -> None:
+        """While a request pauses as long as its server asked, others under the same limit go on."""
+        loop = asyncio.get_running_loop()
+        async with (
+            EmbeddingServer() as server,
+            EmbeddingClient(server.url, model="m", rate_limit=6000) as client,
+        ):
+            await client.embed_query("first")
+            server.answer(Answer.error(502, "no", headers={"Retry-After": "30"}))
+            slow = asyncio.ensure_future(client.embed_query("slow"))
+            await asyncio.sleep(1)
+            begin = loop.time()
+            assert right([await client.embed_query("q")], ["q"])
+            assert loop.time() - begin < 1
+            assert right([await slow], ["slow"])
+
+    @simulated
+    async def test_a_clock_that_wakes_too_early_hangs_nobody(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A timer that fires a little before its moment, as on Windows, is set again."""
+        loop = asyncio.get_running_loop()
+        later = loop.call_at
+
+        def early(when: float, *rest: Any, **more: Any) -> asyncio.TimerHandle:
+            return later(when - 0.015 if when - loop.time() > 0.1 else when, *rest, **more)
+
+        monkeypatch.setattr(loop, "call_at", early)
+        async with (
+            EmbeddingServer() as server,
+            EmbeddingClient(server.url, model="m", rate_limit=1) as client,
+        ):
+            texts = ["a", "b", "c"]
+            vectors = await asyncio.wait_for(asyncio.gather(*map(client.embed_query, texts)), 200)
+            assert right(vectors, texts)
 
     @simulated
     async def test_questions_are_not_held_back(self) -> None:

@@ -158,6 +158,50 @@ def test_numbers_of_the_user_are_exact() -> None:
     assert mock.peak_in_flight == 3
 
 
+def test_a_stream_finds_its_sizes_too() -> None:
+    """A stream, whose texts come a few at a time, is sent in growing requests like any other job."""
+
+    async def job() -> list[int]:
+        async with (
+            EmbeddingServer(
+                dimensions=2, latency=0.02, latency_per_text=0.002, slots=16, server_header=None
+            ) as server,
+            EmbeddingClient(server.url, model="m", encoding="float") as client,
+        ):
+            async for _ in client.stream(TEXTS):
+                pass
+            return [len(batch) for batch in server.batches] + [server.peak_in_flight]
+
+    loop = looptime.new_event_loop()
+    try:
+        *sizes, peak = loop.run_until_complete(job())
+    finally:
+        loop.close()
+    assert max(sizes) >= 16
+    assert peak >= 16
+
+
+def test_a_server_that_was_slow_for_a_while_is_no_smaller_for_it() -> None:
+    """Timeouts make requests smaller for the time being; they are no cap."""
+
+    async def job() -> Sizes:
+        async with (
+            EmbeddingServer(dimensions=2, latency=0.02, slots=4, server_header=None) as server,
+            EmbeddingClient(server.url, model="m", timeout=2) as client,
+        ):
+            server.answer(*[Answer(delay=6)] * 4)
+            await client.embed_array(TEXTS)
+            return _limits.learned(server.url + "/v1").sizes[("m", None), "document"]
+
+    loop = looptime.new_event_loop()
+    try:
+        sizes = loop.run_until_complete(job())
+    finally:
+        loop.close()
+    assert sizes.most is None
+    assert sizes.texts > 16
+
+
 def test_a_text_at_fault_does_not_make_requests_small() -> None:
     """One text that the server fails on says nothing about sizes."""
 

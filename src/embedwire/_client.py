@@ -214,7 +214,7 @@ class EmbeddingClient:
         *,
         on_error: OnError = "raise",
     ) -> AsyncStream:
-        """Embeds texts of unknown number in bounded memory: at most ``concurrency`` batches and their vectors.
+        """Embeds texts of unknown number in bounded memory: at most four times ``concurrency`` batches.
 
         Args:
             texts: Any iterable or async iterable of str; read as fast as vectors are taken, not faster.

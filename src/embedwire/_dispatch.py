@@ -39,7 +39,12 @@ BULK_EVERY = 4  # after so many batches of queries in a row, one of the bulk tha
 LEARN_FROM = 50  # texts that wait, or are done, before it pays to ask the server what it is
 REFUSED_IN_A_ROW = 16  # texts refused alone, one after another: then it is the server, not the texts
 REFUSED_AT_FIRST = 4  # the same, before any text was accepted
-_REASONS: dict[int, Literal["chars", "texts"]] = {400: "texts", 413: "chars", 422: "texts"}
+_REASONS: dict[int, Literal["chars", "texts", "maybe"]] = {
+    400: "texts",
+    413: "chars",
+    422: "texts",
+    500: "maybe",
+}
 SLICE = 2000  # texts that enter the queue in one go: about 5 ms
 
 
@@ -293,7 +298,8 @@ class Dispatcher:
                             lane.tuners[kind].idle()
                 return
             batch.began = loop.time()
-            batch.round = batch.lane.tuners[batch.kind].sent(len(batch.items), batch.began)
+            full = not batch.trail.sent and bool(batch.lane.calls[batch.kind])
+            batch.round = batch.lane.tuners[batch.kind].sent(batch.began, full=full)
             self._batches.add(batch)
             self._turns.setdefault(batch.lane)
             batch.lane.in_flight += 1
@@ -336,22 +342,25 @@ class Dispatcher:
         if sent.moment <= now:
             return True
         self._parked[rate] = batch, sent
-        self._set_alarm()
+        self._set_alarm(now)
         return False
 
-    def _set_alarm(self) -> None:
+    def _set_alarm(self, now: float) -> None:
+        """Looks again when the next moment comes; a batch whose moment is past waits for a slot."""
         self.sleep()
-        if self._parked:
-            first = min(sent.moment for _, sent in self._parked.values())
-            self._wake = asyncio.get_running_loop().call_at(first, self._pump)
+        moments = [sent.moment for _, sent in self._parked.values() if sent.moment > now]
+        if moments:
+            self._wake = asyncio.get_running_loop().call_at(min(moments), self._pump)
 
     def _unparked(self, now: float) -> Batch | None:
         """A batch whose moment has come; by then more texts may wait that it can carry."""
         for rate, (batch, sent) in list(self._parked.items()):
-            if batch.live and sent.moment > now:
+            wish = concurrency(batch.lane.form, self._learned)
+            if batch.live and (sent.moment > now or self.in_flight >= wish):
+                self._set_alarm(now)
                 continue
             del self._parked[rate]
-            self._set_alarm()
+            self._set_alarm(now)
             if not batch.live:  # nobody wants it any more
                 self._learned.minute(rate).release(sent)
                 continue
@@ -479,8 +488,9 @@ class Dispatcher:
         if not fault.of_text and fault.position is None:
             batch.lane.tuners[batch.kind].trouble(len(batch.items))
             # Only what happened to all that was sent, for no reason that was named, may be due to its size.
-            if fault.max_texts is None and len(wanted) == len(batch.items):
-                whole = Whole(reason=_REASONS.get(fault.status or 0, "maybe"), parts=len(parts))
+            reason = _REASONS.get(fault.status or 0)
+            if reason is not None and fault.max_texts is None and len(wanted) == len(batch.items):
+                whole = Whole(reason=reason, parts=len(parts))
         self._put_back(batch, parts, whole, bisecting=not fault.of_text)
 
     def _put_back(

@@ -206,17 +206,22 @@ class Sender:
         learned, variant = self._learned, form.variant
         try:
             if not learned.asked and learned.unanswered < QUESTIONS:
-                learned.asked = True
-                learned.asked = await self._look()
+                learned.asked, answered = True, False  # so that only one asks
+                try:
+                    answered = await self._look()
+                finally:
+                    learned.asked = answered
             # Under a rate limit the question would cost a text its turn.
             unknown = form.encoding == "auto" and variant not in learned.base64 and form.rate is None
             if unknown and learned.unanswered < QUESTIONS:
-                learned.base64[variant] = False
-                agrees = await self._agrees(form, text, vector)
-                if agrees is None:
-                    del learned.base64[variant]
-                else:
-                    learned.base64[variant] = agrees
+                learned.base64[variant], agrees = False, None
+                try:
+                    agrees = await self._agrees(form, text, vector)
+                finally:
+                    if agrees is None:
+                        learned.base64.pop(variant, None)
+                    else:
+                        learned.base64[variant] = agrees
             known = learned.asked and (
                 variant in learned.base64 or form.encoding != "auto" or form.rate is not None
             )
@@ -377,17 +382,16 @@ class Sender:
 
     async def _turn(self, form: Form, texts: list[str], pause: float) -> None:
         """Waits until a repeat may be sent: its pause, the rate limit, room in the window."""
-        now = asyncio.get_running_loop().time
+        await asyncio.sleep(pause)
         if form.rate is not None and texts:
+            now = asyncio.get_running_loop().time
             minute = self._learned.minute(form.rate)
-            sent = minute.reserve(texts, now() + pause)
+            sent = minute.reserve(texts, now())
             try:
                 await asyncio.sleep(sent.moment - now())
             except asyncio.CancelledError:
                 minute.release(sent)
                 raise
-        else:
-            await asyncio.sleep(pause)
         while self._window.full:
             room = asyncio.get_running_loop().create_future()
             self._held.append(room)

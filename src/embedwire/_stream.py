@@ -127,8 +127,8 @@ def stream_chunk(settings: Settings) -> int:
 
 
 def stream_window(settings: Settings) -> int:
-    """Pieces of a stream that may be under way: as many as requests may be in flight."""
-    return concurrency(settings.form, learned(settings.base_url))
+    """Pieces of a stream that may be under way: enough that larger requests, and more of them, could be filled."""
+    return 4 * concurrency(settings.form, learned(settings.base_url))
 
 
 def check_source(texts: object, *, asynchronous: bool) -> None:
@@ -198,7 +198,7 @@ async def _async_pieces(
     failures: Failures,
 ) -> AsyncGenerator[Piece, None]:
     """A feeder reads the texts and submits them, so that vectors come out while a slow source is waited for."""
-    room = asyncio.Semaphore(window())
+    room = asyncio.Event()
     submitted: asyncio.Queue[tuple[int, asyncio.Future[Vectors]] | None] = asyncio.Queue()
     under_way: set[asyncio.Future[Vectors]] = set()
 
@@ -208,14 +208,19 @@ async def _async_pieces(
             async for text in _each(texts):
                 chunk.append(text)
                 if len(chunk) >= size():
-                    await room.acquire()
+                    await until_room()
                     hand_in(start, chunk)
                     start, chunk = start + len(chunk), []
             if chunk:
-                await room.acquire()
+                await until_room()
                 hand_in(start, chunk)
         finally:
             submitted.put_nowait(None)
+
+    async def until_room() -> None:
+        while len(under_way) >= window():
+            room.clear()
+            await room.wait()
 
     def hand_in(start: int, chunk: list[str]) -> None:
         future = submit(chunk, start)
@@ -235,7 +240,7 @@ async def _async_pieces(
                 yield start, vectors
             finally:
                 under_way.discard(future)
-            room.release()
+            room.set()
         await feeder  # raises what the source of the texts raised
     finally:
         feeder.cancel()

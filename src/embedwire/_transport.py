@@ -147,7 +147,7 @@ class AiohttpTransport:
         hidden += [key for key in (target.api_key, self._sent_key) if isinstance(key, Secret)]
         proxies = [target.proxy.reveal()] if target.proxy else []
         if target.trust_env:
-            proxies += urllib.request.getproxies().values()
+            proxies += [url for name, url in urllib.request.getproxies().items() if name != "no"]
         return [secret.reveal() for secret in hidden] + [
             part for proxy in proxies for part in _secrets_of(proxy)
         ]
@@ -244,9 +244,13 @@ def _secrets_of(proxy: str) -> list[str]:
     """What a proxy's URL hides, as it stands there and as it is sent."""
     parts = urlsplit(proxy)
     user, password = unquote(parts.username or ""), unquote(parts.password or "")
-    if not password:
-        return [proxy]
-    return [proxy, password, base64.b64encode(f"{user}:{password}".encode()).decode()]
+    if not user + password:
+        return []
+    sent = {
+        base64.b64encode(f"{user}:{password}".encode(code, "replace")).decode()
+        for code in ("utf-8", "latin1")
+    }
+    return [proxy, password or user, *sent]
 
 
 async def _client(target: Target) -> aiohttp.ClientSession:

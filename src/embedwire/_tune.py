@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple
 
 from embedwire._config import Form, Kind
-from embedwire._limits import MOST_REQUESTS, START, Learned, Sizes, batch_limits, concurrency, sizes
+from embedwire._limits import MOST_REQUESTS, START, Learned, Sizes, concurrency, sizes
 
 STEPS = (5, 8, 16, 32, 64, 128)  # texts per request; limits of servers are mostly powers of two
 PER_TEXT = 40  # characters that a text counts for besides its own: what a server does for each
@@ -74,13 +74,15 @@ class Tuner:
         """The sizes that hold now."""
         return sizes(self._form, self._learned, self._kind)
 
-    def sent(self, texts: int, now: float) -> int:
-        """A request goes out; what comes back belongs to `done`."""
-        if self._form.batch is not None and self._form.concurrency is not None:
-            return -1  # nothing to find
-        full = batch_limits(self._form, self._learned, self._kind).texts
-        if full is not None and texts < full:
-            return -1  # a rest, or a part of a batch that failed
+    def sent(self, now: float, *, full: bool) -> int:
+        """A request goes out; what comes back belongs to `done`.
+
+        Args:
+            now: The time.
+            full: It has as many texts as it may have: no rest, and no part of one that failed.
+        """
+        if not full or (self._form.batch is not None and self._form.concurrency is not None):
+            return -1
         if self._round is None:
             self._begin(now)
         return self._number
