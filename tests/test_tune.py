@@ -64,9 +64,9 @@ async def run(
             return Answer.error(500, "out of memory")
         if size > server.get("max_batch", size):
             return None
-        end = max(loop.time(), free[0]) + server["cost"](size, loop.time())
+        end = round(max(loop.time(), free[0]) + server["cost"](size, loop.time()), 6)
         heapq.heapreplace(free, end)
-        return Answer(delay=end - loop.time())
+        return Answer(delay=round(end - loop.time(), 6))
 
     _limits.forget()
     async with (

@@ -320,7 +320,7 @@ class Sender:
             await asyncio.sleep(pause)
             if not self._waiters:
                 return
-            pause = min(POLL_MOST, pause * 1.5)
+            pause = min(POLL_MOST, pause * 2)
 
     async def _exchange(self, request: _Request[T]) -> T:
         """Sends one request as often as it makes sense; the only loop that does."""
@@ -359,19 +359,7 @@ class Sender:
             # A failure that outlasted its repeats is no text's fault: nothing to split for.
             if over or action not in _COST:
                 raise self._failed(Action.GIVE_UP, fault, request)
-            pause, asked, last = (
-                delay(retry, action, failures, fault.retry_after, self._rand),
-                "",
-                request.until(),
-            )
-            if fault.retry_after:
-                asked = f", and asks to wait {fault.retry_after:g} s"
-            if fault.retry_after is not None and fault.retry_after > retry.retry_after_cap:
-                what = f"{fault.what}{asked}, more than retry_after_cap={retry.retry_after_cap:g}"
-                raise self._failed(Action.GIVE_UP, replace(fault, what=what), request)
-            if last is not None and now() + pause >= last:
-                what = f"{fault.what}{asked}, and a repeat would come after the deadline"
-                raise self._failed(Action.GIVE_UP, replace(fault, what=what), request)
+            pause = self._pause(answer, failures, request)
             paid = _COST[action]
             self._pay(paid, fault, request)
             logger.warning(
@@ -379,6 +367,25 @@ class Sender:
                 self._url, fault.what, pause, failures + 1, retry.attempts,
             )  # fmt: skip
             await self._turn(form, request.texts, pause)
+
+    def _pause(self, answer: Verdict, failures: int, request: _Request[T]) -> float:
+        """Seconds before a repeat.
+
+        Raises:
+            Failed: It would come too late: for the user's patience with the server, or for the deadline.
+        """
+        fault, retry, last = answer.fault, request.form.retry, request.until()
+        pause = delay(retry, answer.action, failures, fault.retry_after, self._rand)
+        reason = None
+        if fault.retry_after is not None and fault.retry_after > retry.retry_after_cap:
+            reason = f"more than retry_after_cap={retry.retry_after_cap:g}"
+        elif last is not None and asyncio.get_running_loop().time() + pause >= last:
+            reason = "and a repeat would come after the deadline"
+        if reason is not None:
+            asked = f", and asks to wait {fault.retry_after:g} s" if fault.retry_after else ""
+            fault = replace(fault, what=f"{fault.what}{asked}, {reason}")
+            raise self._failed(Action.GIVE_UP, fault, request)
+        return pause
 
     async def _turn(self, form: Form, texts: list[str], pause: float) -> None:
         """Waits until a repeat may be sent: its pause, the rate limit, room in the window."""
