@@ -43,7 +43,7 @@ def a_fresh_process(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(autouse=sys.version_info < (3, 11))
 def round_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    """looptime 0.7, the last for Python 3.10, spins for ever after a pause of more than microseconds' precision."""
+    """Looptime 0.7, the last for Python 3.10, spins for ever after a pause of more than microseconds' precision."""
     monkeypatch.setattr(_send, "delay", lambda *given: round(delay(*given), 3))
 
 
