@@ -234,11 +234,11 @@ class TestDropped:
         )
         stream = getattr(client, door.split(".")[1])(TEXTS)
         assert (next(stream) if hasattr(stream, "__next__") else await anext(stream))[0] == 0
-        await server.wait_for(lambda: server.in_flight == 2)
+        await server.wait_for(lambda: server.in_flight == 3)
         del stream, client
         gc.collect()
         await server.wait_for(lambda: server.open_connections == 0)
-        assert len(server.batches) == 3
+        assert len(server.batches) == 4
 
 
 class TestEnd:

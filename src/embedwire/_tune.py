@@ -65,6 +65,7 @@ class Tuner:
         self._trial: Step | None = None
         self._search: Sequence[Step] = SEARCH if self._kept == START[kind] else ()
         self._rest, self._checks = REST[0], 0
+        self._in_vain = 0  # trials of the present step of the search
         self._round: _Round | None = None
         self._number = 0  # of the round
         self._took = 0.0  # seconds, of the last request
@@ -146,9 +147,13 @@ class Tuner:
             self._rate = rate
             self._kept = self.sizes
             self._search = [step, *(other for other in self._search if other != step)]
+            self._in_vain = 0
+        elif step == LARGER and step in self._search and not self._in_vain:
+            self._in_vain, self._rate = 1, None  # the rate before may have been luck: measure it, and try again
         else:
             self._search = [other for other in self._search if other != step]
-        self._trial = self._next()
+            self._in_vain = 0
+        self._trial = None if self._rate is None else self._next()
         self._publish(self._kept if self._trial is None else self._stepped(self._trial))
         self._begin(now)
 
