@@ -149,7 +149,10 @@ class Tuner:
             self._search = [step, *(other for other in self._search if other != step)]
             self._in_vain = 0
         elif step == LARGER and step in self._search and not self._in_vain:
-            self._in_vain, self._rate = 1, None  # the rate before may have been luck: measure it, and try again
+            self._in_vain, self._rate = (
+                1,
+                None,
+            )  # the rate before may have been luck: measure it, and try again
         else:
             self._search = [other for other in self._search if other != step]
             self._in_vain = 0
