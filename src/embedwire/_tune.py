@@ -66,6 +66,7 @@ class Tuner:
         self._search: Sequence[Step] = SEARCH if self._kept == START[kind] else ()
         self._rest, self._checks = REST[0], 0
         self._in_vain = 0  # trials of the present step of the search
+        self._passing = False  # this round still has the last trial's requests in it
         self._round: _Round | None = None
         self._number = 0  # of the round
         self._took = 0.0  # seconds, of the last request
@@ -141,7 +142,9 @@ class Tuner:
     def _judge(self, rate: float, now: float) -> None:
         """A round is over: keep its sizes or take them back, and decide about the next round."""
         step = self._trial
-        if step is None or self._rate is None:
+        if self._passing and step is None:
+            self._passing = False
+        elif step is None or self._rate is None:
             self._rate = rate
         elif rate >= KEEP[step] * self._rate:
             self._rate = rate
