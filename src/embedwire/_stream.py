@@ -166,7 +166,9 @@ def _pieces(
         if problem is not None:
             raise problem
     finally:
-        for _, future in under_way:
+        for _, future in reversed(
+            under_way
+        ):  # the last first: what waits must not take the place of what goes
             future.cancel()
 
 
@@ -200,7 +202,7 @@ async def _async_pieces(
     """A feeder reads the texts and submits them, so that vectors come out while a slow source is waited for."""
     room = asyncio.Event()
     submitted: asyncio.Queue[tuple[int, asyncio.Future[Vectors]] | None] = asyncio.Queue()
-    under_way: set[asyncio.Future[Vectors]] = set()
+    under_way: dict[asyncio.Future[Vectors], None] = {}  # in order
 
     async def feed() -> None:
         try:
@@ -224,7 +226,7 @@ async def _async_pieces(
 
     def hand_in(start: int, chunk: list[str]) -> None:
         future = submit(chunk, start)
-        under_way.add(future)
+        under_way[future] = None
         submitted.put_nowait((start, future))
 
     feeder = asyncio.create_task(feed())
@@ -239,12 +241,12 @@ async def _async_pieces(
             else:
                 yield start, vectors
             finally:
-                under_way.discard(future)
+                under_way.pop(future, None)
             room.set()
         await feeder  # raises what the source of the texts raised
     finally:
         feeder.cancel()
-        for future in under_way:
+        for future in reversed(list(under_way)):  # the last first, as above
             future.cancel()
             future.add_done_callback(_seen)
         await asyncio.gather(feeder, return_exceptions=True)
