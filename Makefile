@@ -28,7 +28,7 @@ fuzz: $(VENV)/.fuzz ## coverage-guided, random replies: only the library's own e
 	$(BIN)/python -m fuzz.fuzz_reply --seconds $(FUZZ_SECONDS)
 
 soak: $(VENV)/.dev ## load on a real llama.cpp server that is killed and restarted: right vectors, no growth
-	$(BIN)/python -m tests.soak --seconds $(SOAK_SECONDS)
+	$(BIN)/python -m tests.real.soak --seconds $(SOAK_SECONDS)
 
 compare-faults: .venv-peers/.ready ## the table of failures, beside other clients; writes docs/FAULTS.md
 	$(subst $(VENV),.venv-peers,$(BIN))/python -m benchmarks.faults

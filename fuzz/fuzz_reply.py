@@ -2,12 +2,12 @@
 
     python -m fuzz.fuzz_reply --seconds 300
 
-The checks are those of ``tests/fuzzing.py``. It needs atheris, which has wheels for CPython 3.10 to 3.14 on Linux,
-x86_64; elsewhere `tests/test_fuzz.py` makes the same checks, without the guidance.
+The checks are those of ``tests/unit/fuzzing.py``. It needs atheris, which has wheels for CPython 3.10 to 3.14 on Linux,
+x86_64; elsewhere `tests/unit/test_fuzz.py` makes the same checks, without the guidance.
 
 What it learns stays in ``.fuzz/corpus``, so the next run goes on from there. At first that is filled with what a
 real llama.cpp says. At a finding it stops with a traceback, and the bytes are in ``.fuzz/found``; they belong into
-`FOUND` in ``tests/test_fuzz.py``. The first byte of an input tells how many texts were sent, the second the status.
+`FOUND` in ``tests/unit/test_fuzz.py``. The first byte of an input tells how many texts were sent, the second the status.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ try:
 except ImportError:
     sys.exit(
         "atheris is not installed: it has wheels for CPython 3.10 to 3.14 on Linux, x86_64. "
-        "Elsewhere, tests/test_fuzz.py makes the same checks."
+        "Elsewhere, tests/unit/test_fuzz.py makes the same checks."
     )
 
 with atheris.instrument_imports(include=["embedwire"]):
-    from tests import fuzzing
+    from tests.unit import fuzzing
 from tests.servers import llamacpp
 
 FOLDER = Path(__file__).parents[1] / ".fuzz"

@@ -29,7 +29,7 @@ from benchmarks.speed.texts import are_right, table, text, texts
 from benchmarks.speed.worker import Job, Sample
 from benchmarks.speed.workloads import AUTO
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 PEER, OURS = "baseten", "embedwire"
 
 

@@ -23,8 +23,8 @@ from hypothesis import strategies as st
 from embedwire import EmbeddingClient, EmbedwireError, RequestError, RetryPolicy, Timeouts, _limits
 from embedwire._wire import ContractBroken, decode
 from embedwire.testing import Answer, EmbeddingServer, Request, vector
-from tests import fuzzing
-from tests.fuzzing import KEY, STATUSES, TEXT
+from tests.unit import fuzzing
+from tests.unit.fuzzing import KEY, STATUSES, TEXT
 
 # The same examples each time, however busy the machine.
 steady = settings(derandomize=True, deadline=None, database=None)
@@ -224,7 +224,7 @@ class TestTheFuzzer:
             "import runpy, sys; sys.modules['atheris'] = None; "
             "runpy.run_module('fuzz.fuzz_reply', run_name='__main__')"
         )
-        root = Path(__file__).parents[1]
+        root = Path(__file__).parents[2]
         done = subprocess.run([sys.executable, "-c", script], cwd=root, capture_output=True, text=True)
         assert done.returncode == 1
         assert done.stderr.startswith("atheris is not installed")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from embedwire import EmbeddingClient, Timeouts, exceptions
 
-README = Path(__file__).parents[1] / "README.md"
+README = Path(__file__).parents[2] / "README.md"
 URL = "http://localhost:8080"
 EXTRAS_WARN = (
     "ignore:`langchain-community` is being sunset:DeprecationWarning"  # LlamaIndex imports it if it is there

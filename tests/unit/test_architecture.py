@@ -16,7 +16,7 @@ import pytest
 import embedwire
 from embedwire import exceptions, testing
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "src" / "embedwire"
 MODULES = sorted(path.name for path in PACKAGE.glob("*.py"))
 ADAPTERS = {"langchain.py", "llama_index.py", "_pydantic.py"}

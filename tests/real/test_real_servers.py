@@ -293,7 +293,7 @@ class TestStarting:
     async def test_waits_for_the_bundled_server(self) -> None:
         """It waits for `embedwire serve`, which answers "Loading model" first, and calls in between wait too."""
         port = free_port()
-        tied = str(Path(__file__).parent / "servers" / "tied.py")
+        tied = str(Path(__file__).parents[1] / "servers" / "tied.py")
         server = Server([tied, "embedwire", "serve", "--port", str(port)], port)
         try:
             async with EmbeddingClient(server.url) as client:

@@ -19,7 +19,7 @@ import pytest
 from embedwire.testing import EmbeddingServer, is_vector_of
 from tests.servers import free_port, reference
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 EXTRAS_WARN = (
     "ignore:`langchain-community` is being sunset:DeprecationWarning"  # LlamaIndex imports it if it is there
 )

@@ -1,6 +1,6 @@
 """Load on real llama.cpp servers that are killed, frozen and started again under it: ``make soak``.
 
-    python -m tests.soak --seconds 600
+    python -m tests.real.soak --seconds 600
 
 One server has one slot, so its vectors are known to six digits; the other has four, so that the nearest known
 vector must be the text's. Threads, event loops and both frameworks ask them without a pause. Judged is

@@ -1,4 +1,4 @@
-"""Half a minute of `tests/soak.py`, and proof that it finds what it looks for."""
+"""Half a minute of `tests/real/soak.py`, and proof that it finds what it looks for."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from embedwire import BadReply, Completed, ConnectionFailed
-from tests.soak import TEXTS, Judge, Sample, growth
+from tests.real.soak import TEXTS, Judge, Sample, growth
 
 RIGHT = np.eye(len(TEXTS), dtype=np.float32)
 SERVER = "http://127.0.0.1:8080"
@@ -22,8 +22,8 @@ STILL: Sample = {"files": 20, "tasks": 10, "threads": 9, "MiB": 120}
 @pytest.mark.timeout(240)
 def test_half_a_minute() -> None:
     """Servers that are killed and frozen under load give right vectors or honest errors, and nothing piles up."""
-    command = [sys.executable, "-m", "tests.soak", "--seconds", "30"]
-    done = subprocess.run(command, cwd=Path(__file__).parents[1], capture_output=True, text=True)
+    command = [sys.executable, "-m", "tests.real.soak", "--seconds", "30"]
+    done = subprocess.run(command, cwd=Path(__file__).parents[2], capture_output=True, text=True)
     print(done.stdout)
     assert done.returncode == 0, done.stdout + done.stderr
 
