@@ -4,10 +4,10 @@
 loop. Drop-in adapters: `embedwire.langchain.EmbedwireEmbeddings`, `embedwire.llama_index.EmbedwireEmbedding`.
 """
 
-from embedwire._client import EmbeddingClient
-from embedwire._config import BatchLimits, Prompts, RateLimit, RetryPolicy, Timeouts
-from embedwire._limits import ServerInfo
-from embedwire._shared import SharedEmbeddingClient
+from embedwire._clients.own import EmbeddingClient
+from embedwire._clients.shared import SharedEmbeddingClient
+from embedwire._servers.known import ServerInfo
+from embedwire._settings.options import BatchLimits, Prompts, RateLimit, RetryPolicy, Timeouts
 from embedwire._version import __version__
 from embedwire.exceptions import (
     AuthenticationFailed,

@@ -1,22 +1,48 @@
-"""What both adapters need of pydantic, which both frameworks bring along."""
+"""What both adapters are made of: the options as pydantic fields. Both frameworks bring pydantic along."""
 
 from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, SecretStr, ValidationError, field_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    PrivateAttr,
+    SecretStr,
+    SkipValidation,
+    ValidationError,
+    field_validator,
+)
 from pydantic_core import InitErrorDetails, PydanticCustomError
 from typing_extensions import Self
 
-from embedwire._discreet import discreet
+from embedwire._clients.shared import SharedEmbeddingClient
+from embedwire._settings.discreet import discreet
+from embedwire._settings.options import (
+    SSL,
+    ApiKey,
+    BatchLimits,
+    Encoding,
+    Prompts,
+    RateLimit,
+    RetryPolicy,
+    Timeouts,
+)
+from embedwire._settings.settings import MAX_QUEUED
 
-C = TypeVar("C", bound="Checked")
+# What decides a vector; all other options only decide how it comes.
+DECISIVE = ("base_url", "dimensions", "normalize", "prompts")
 
 
-class Checked(BaseModel):
-    """A model whose errors show no input, whose ``api_key`` is hidden, and whose copies are made anew."""
+class Options(BaseModel):
+    """The options of `SharedEmbeddingClient` as fields, and what both adapters do with them.
+
+    Its errors show no input, its ``api_key`` is hidden, its copies are made anew. The settings are read once, so that a
+    later change would be silently ignored: frozen. What may hold a secret is in no dump and no repr.
+    """
 
     model_config = ConfigDict(
         arbitrary_types_allowed=True,
@@ -24,6 +50,29 @@ class Checked(BaseModel):
         hide_input_in_errors=True,  # a key may be in it
         protected_namespaces=(),
     )
+
+    base_url: str = Field(frozen=True)
+    api_key: SkipValidation[ApiKey | None] = Field(default=None, frozen=True, exclude=True, repr=False)
+    batch_size: SkipValidation[int | BatchLimits | Literal["auto"]] = Field(default="auto", frozen=True)
+    concurrency: SkipValidation[int | Literal["auto"]] = Field(default="auto", frozen=True)
+    timeout: SkipValidation[float | Timeouts | None] = Field(default=Timeouts(), frozen=True)
+    deadline: SkipValidation[float | None] = Field(default=None, frozen=True)
+    max_retries: SkipValidation[int | RetryPolicy] = Field(default=2, frozen=True)
+    dimensions: SkipValidation[int | None] = Field(default=None, frozen=True)
+    normalize: SkipValidation[bool] = Field(default=False, frozen=True)
+    prompts: SkipValidation[Prompts | str | None] = Field(default=None, frozen=True)
+    encoding: SkipValidation[Encoding] = Field(default="auto", frozen=True)
+    headers: SkipValidation[dict[str, str] | None] = Field(
+        default=None, frozen=True, exclude=True, repr=False
+    )
+    ssl: SkipValidation[SSL] = Field(default=None, frozen=True, exclude=True, repr=False)
+    proxy: SkipValidation[str | None] = Field(default=None, frozen=True, exclude=True, repr=False)
+    trust_env: SkipValidation[bool] = Field(default=False, frozen=True)
+    max_queued: SkipValidation[int] = Field(default=MAX_QUEUED, frozen=True)
+    rate_limit: SkipValidation[int | RateLimit | None] = Field(default=None, frozen=True)
+    max_reply_bytes: SkipValidation[int | Literal["auto"]] = Field(default="auto", frozen=True)
+
+    _client: SharedEmbeddingClient = PrivateAttr()
 
     if not TYPE_CHECKING:  # type checkers see the fields
 
@@ -35,6 +84,11 @@ class Checked(BaseModel):
             except ValidationError as error:
                 raise _without_input(error) from None
 
+    def _connect(self, model: str | None) -> None:
+        """Checks the arguments; connects to nothing."""
+        arguments = {name: getattr(self, name) for name in OPTIONS}
+        self._client = SharedEmbeddingClient(model=model, **arguments)
+
     def __copy__(self) -> Self:
         """A copy with connections of its own to close."""
         return self.model_copy()
@@ -45,10 +99,21 @@ class Checked(BaseModel):
         fields = {name: getattr(self, name) for name in type(self).model_fields}
         return type(self)(**(copy.deepcopy(fields) if deep else fields) | dict(update or {}))
 
-    @field_validator("api_key", mode="before", check_fields=False)
+    def close(self) -> None:
+        """Gives up the connections; objects that are merely dropped do it too."""
+        self._client.close()
+
+    async def aclose(self) -> None:
+        """As `close`."""
+        await self._client.aclose()
+
+    @field_validator("api_key", mode="before")
     @classmethod
     def _hide(cls, key: object) -> object:
         return SecretStr(key) if isinstance(key, str) else key
+
+
+OPTIONS = tuple(Options.model_fields)
 
 
 def _without_input(error: ValidationError) -> ValidationError:

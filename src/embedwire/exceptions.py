@@ -20,8 +20,9 @@ passed), after how many attempts, and what to do. No message holds a text, a key
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import numpy as np
@@ -85,9 +86,6 @@ class RequestError(EmbedwireError):
         retry_after: Seconds the server asked to wait, if it did.
         tokens: Tokens in the refused text, where the server told.
         limit: The server's limit it went over, where the server told.
-        completed: What the call had done before it failed; nothing that was computed is lost.
-        failures: The error of each text that failed for a reason of its own, by index; empty where the failure
-            was the whole call's.
     """
 
     server: str = ""
@@ -97,12 +95,35 @@ class RequestError(EmbedwireError):
     retry_after: float | None = None
     tokens: int | None = None
     limit: int | None = None
-    completed: Completed | None = None
-    failures: dict[int, RequestError]
 
     def __init__(self, *args: object) -> None:
         super().__init__(*args)
-        self.failures = {}
+        self._completed: Completed | Callable[[], Completed] | None = None
+        self._failures: dict[int, RequestError] | Callable[[], dict[int, RequestError]] = {}
+
+    @property
+    def completed(self) -> Completed | None:
+        """What the call had done before it failed; nothing that was computed is lost."""
+        if callable(self._completed):
+            self._completed = self._completed()
+        return self._completed
+
+    @property
+    def failures(self) -> dict[int, RequestError]:
+        """The error of each text that failed for a reason of its own, by index."""
+        if callable(self._failures):
+            self._failures = self._failures()
+        return self._failures
+
+    def set_outcome(
+        self, completed: Callable[[], Completed], failures: Callable[[], dict[int, RequestError]]
+    ) -> None:
+        """Says where `completed` and `failures` come from, when they are asked for: they may be large."""
+        self._completed, self._failures = completed, failures
+
+    def __reduce__(self) -> str | tuple[Any, ...]:
+        _ = self.completed, self.failures  # a pickle or a copy has them, not what makes them
+        return super().__reduce__()
 
 
 class DeadlineExceeded(RequestError, TimeoutError):

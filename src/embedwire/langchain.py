@@ -2,36 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any
 
 try:
     from langchain_core.embeddings import Embeddings
-    from pydantic import ConfigDict, Field, PrivateAttr, SkipValidation
+    from pydantic import ConfigDict
 except ModuleNotFoundError as missing:
     raise ModuleNotFoundError(
         'embedwire.langchain needs langchain-core: pip install "embedwire[langchain]"', name=missing.name
     ) from None
 
-from embedwire._config import (
-    MAX_QUEUED,
-    SSL,
-    ApiKey,
-    BatchLimits,
-    Encoding,
-    OnFull,
-    Prompts,
-    RateLimit,
-    RetryPolicy,
-    Timeouts,
-)
-from embedwire._discreet import discreet
-from embedwire._pydantic import Checked
-from embedwire._shared import SharedEmbeddingClient
+from embedwire._pydantic import Options
 
 __all__ = ["EmbedwireEmbeddings"]
 
 
-class EmbedwireEmbeddings(Checked, Embeddings):
+class EmbedwireEmbeddings(Options, Embeddings):
     """Embeddings from your own server: llama.cpp, vLLM, TEI, Infinity, Ollama, or any OpenAI-compatible one.
 
     Setup:
@@ -102,58 +88,24 @@ class EmbedwireEmbeddings(Checked, Embeddings):
         frozen=True,  # the settings are read once, so a later change would be silently ignored
     )
 
-    base_url: str
     model: str | None = None
-    api_key: SkipValidation[ApiKey | None] = Field(default=None, exclude=True, repr=False)
-    batch_size: SkipValidation[int | BatchLimits | Literal["auto"]] = "auto"
-    concurrency: SkipValidation[int | Literal["auto"]] = "auto"
-    timeout: SkipValidation[float | Timeouts | None] = Timeouts()
-    deadline: SkipValidation[float | None] = None
-    max_retries: SkipValidation[int | RetryPolicy] = 2
-    dimensions: SkipValidation[int | None] = None
-    normalize: SkipValidation[bool] = False
-    prompts: SkipValidation[Prompts | str | None] = None
-    encoding: SkipValidation[Encoding] = "auto"
-    headers: SkipValidation[dict[str, str] | None] = Field(default=None, exclude=True, repr=False)
-    ssl: SkipValidation[SSL] = Field(default=None, exclude=True, repr=False)
-    proxy: SkipValidation[str | None] = Field(default=None, exclude=True, repr=False)
-    trust_env: SkipValidation[bool] = False
-    max_queued: SkipValidation[int] = MAX_QUEUED
-    on_full: SkipValidation[OnFull] = "wait"
-    rate_limit: SkipValidation[int | RateLimit | None] = None
-    max_reply_bytes: SkipValidation[int | Literal["auto"]] = "auto"
-
-    _client: SharedEmbeddingClient = PrivateAttr()
 
     def model_post_init(self, context: Any, /) -> None:
         """Checks the arguments; connects to nothing."""
-        arguments = {name: getattr(self, name) for name in type(self).model_fields}
-        self._client = SharedEmbeddingClient(**arguments)
+        self._connect(self.model)
 
-    @discreet
     def embed_documents(self, texts: list[str]) -> list[list[float]]:
         """One vector per text, in their order; raises `embedwire.RequestError` if any text got none."""
         return self._client.embed(texts, "document")
 
-    @discreet
     def embed_query(self, text: str) -> list[float]:
         """The vector of a query; raises `embedwire.RequestError` if it got none."""
         return self._client.embed_query(text)
 
-    @discreet
     async def aembed_documents(self, texts: list[str]) -> list[list[float]]:
         """As `embed_documents`, without blocking the loop."""
         return await self._client.aembed(texts, "document")
 
-    @discreet
     async def aembed_query(self, text: str) -> list[float]:
         """As `embed_query`, without blocking the loop."""
         return await self._client.aembed_query(text)
-
-    def close(self) -> None:
-        """Gives up the connections; objects that are merely dropped do it too."""
-        self._client.close()
-
-    async def aclose(self) -> None:
-        """As `close`."""
-        await self._client.aclose()

@@ -3,33 +3,19 @@
 from __future__ import annotations
 
 import pickle
-from typing import Any, Literal
+from typing import Any
 
 try:
     from llama_index.core.base.embeddings.base import BaseEmbedding
-    from pydantic import Field, PrivateAttr, SkipValidation
+    from pydantic import Field, SerializationInfo, SerializerFunctionWrapHandler, model_serializer
 except ModuleNotFoundError as missing:
     raise ModuleNotFoundError(
         'embedwire.llama_index needs llama-index-core: pip install "embedwire[llama-index]"',
         name=missing.name,
     ) from None
 
-from embedwire._config import (
-    MAX_QUEUED,
-    SSL,
-    ApiKey,
-    BatchLimits,
-    Encoding,
-    OnFull,
-    Prompts,
-    RateLimit,
-    RetryPolicy,
-    Timeouts,
-    check_prompts,
-)
-from embedwire._discreet import discreet
-from embedwire._pydantic import Checked
-from embedwire._shared import SharedEmbeddingClient
+from embedwire._pydantic import DECISIVE, OPTIONS, Options
+from embedwire._settings.settings import check_prompts
 from embedwire.exceptions import InputError
 
 __all__ = ["EmbedwireEmbedding"]
@@ -37,7 +23,7 @@ __all__ = ["EmbedwireEmbedding"]
 SERVED = "unknown"  # LlamaIndex's own default name: the model that the server serves
 
 
-class EmbedwireEmbedding(Checked, BaseEmbedding):
+class EmbedwireEmbedding(Options, BaseEmbedding):
     """Embeddings from your own server: llama.cpp, vLLM, TEI, Infinity, Ollama, or any OpenAI-compatible one.
 
     It works from any thread and event loop, and after a fork or a pickle (``IngestionPipeline`` does both with
@@ -71,36 +57,9 @@ class EmbedwireEmbedding(Checked, BaseEmbedding):
         ```
     """
 
-    # What decides a vector is dumped, so that it is part of an IngestionCache's key; what does not, is not.
-    # The settings are read once, so a later change would be silently ignored: frozen.
-    base_url: str = Field(frozen=True)
     model_name: str = Field(default=SERVED, frozen=True)
-    dimensions: SkipValidation[int | None] = Field(default=None, frozen=True)
-    normalize: SkipValidation[bool] = Field(default=False, frozen=True)
-    prompts: SkipValidation[Prompts | str | None] = Field(default=None, frozen=True)
     embed_batch_size: int = Field(default=256, gt=0, le=2048, exclude=True)
     num_workers: int | None = Field(default=None, exclude=True)
-    api_key: SkipValidation[ApiKey | None] = Field(default=None, frozen=True, exclude=True, repr=False)
-    batch_size: SkipValidation[int | BatchLimits | Literal["auto"]] = Field(
-        default="auto", frozen=True, exclude=True
-    )
-    concurrency: SkipValidation[int | Literal["auto"]] = Field(default="auto", frozen=True, exclude=True)
-    timeout: SkipValidation[float | Timeouts | None] = Field(default=Timeouts(), frozen=True, exclude=True)
-    deadline: SkipValidation[float | None] = Field(default=None, frozen=True, exclude=True)
-    max_retries: SkipValidation[int | RetryPolicy] = Field(default=2, frozen=True, exclude=True)
-    encoding: SkipValidation[Encoding] = Field(default="auto", frozen=True, exclude=True)
-    headers: SkipValidation[dict[str, str] | None] = Field(
-        default=None, frozen=True, exclude=True, repr=False
-    )
-    ssl: SkipValidation[SSL] = Field(default=None, frozen=True, exclude=True, repr=False)
-    proxy: SkipValidation[str | None] = Field(default=None, frozen=True, exclude=True, repr=False)
-    trust_env: SkipValidation[bool] = Field(default=False, frozen=True, exclude=True)
-    max_queued: SkipValidation[int] = Field(default=MAX_QUEUED, frozen=True, exclude=True)
-    on_full: SkipValidation[OnFull] = Field(default="wait", frozen=True, exclude=True)
-    rate_limit: SkipValidation[int | RateLimit | None] = Field(default=None, frozen=True, exclude=True)
-    max_reply_bytes: SkipValidation[int | Literal["auto"]] = Field(default="auto", frozen=True, exclude=True)
-
-    _client: SharedEmbeddingClient = PrivateAttr()
 
     def model_post_init(self, context: Any, /) -> None:
         """Checks the arguments; connects to nothing."""
@@ -108,16 +67,20 @@ class EmbedwireEmbedding(Checked, BaseEmbedding):
             raise InputError(
                 "model_name must not be empty; leave it out for the model that the server serves"
             )
-        names = set(EmbedwireEmbedding.model_fields) - set(BaseEmbedding.model_fields)
-        arguments = {name: getattr(self, name) for name in names}
-        self._client = SharedEmbeddingClient(
-            model=None if self.model_name == SERVED else self.model_name, **arguments
-        )
+        self._connect(None if self.model_name == SERVED else self.model_name)
         if self.embeddings_cache is not None and _differ(self.prompts):
             raise InputError(
                 "embeddings_cache knows a vector by its bare text, so with prompts= a query would get a "
                 "document's vector; leave one of the two out"
             )
+
+    @model_serializer(mode="wrap")
+    def custom_model_dump(
+        self, handler: SerializerFunctionWrapHandler, info: SerializationInfo
+    ) -> dict[str, Any]:
+        """What decides a vector, as it is part of an IngestionCache's key; nothing that does not."""
+        dump = super().custom_model_dump(handler, info)
+        return {name: value for name, value in dump.items() if name in DECISIVE or name not in OPTIONS}
 
     @classmethod
     def class_name(cls) -> str:
@@ -134,37 +97,23 @@ class EmbedwireEmbedding(Checked, BaseEmbedding):
             ) from None
         return super().__getstate__()
 
-    @discreet
     def _get_query_embedding(self, query: str) -> list[float]:
         return self._client.embed_query(query)
 
-    @discreet
     async def _aget_query_embedding(self, query: str) -> list[float]:
         return await self._client.aembed_query(query)
 
-    @discreet
     def _get_text_embedding(self, text: str) -> list[float]:
         return self._client.embed([text])[0]
 
-    @discreet
     async def _aget_text_embedding(self, text: str) -> list[float]:
         return (await self._client.aembed([text]))[0]
 
-    @discreet
     def _get_text_embeddings(self, texts: list[str]) -> list[list[float]]:
         return self._client.embed(texts)
 
-    @discreet
     async def _aget_text_embeddings(self, texts: list[str]) -> list[list[float]]:
         return await self._client.aembed(texts)
-
-    def close(self) -> None:
-        """Gives up the connections; objects that are merely dropped do it too."""
-        self._client.close()
-
-    async def aclose(self) -> None:
-        """As `close`."""
-        await self._client.aclose()
 
 
 def _differ(prompts: object) -> bool:

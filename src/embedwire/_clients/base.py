@@ -1,0 +1,134 @@
+"""What both clients are: the one constructor."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Literal
+
+from embedwire._servers.known import ServerInfo, server_info
+from embedwire._settings import settings as of
+from embedwire._settings.address import Target, api_key_of, base_url_of, headers_of, proxy_of
+from embedwire._settings.checks import check_bool
+from embedwire._settings.discreet import discreet
+from embedwire._settings.options import (
+    SSL,
+    ApiKey,
+    BatchLimits,
+    Encoding,
+    Prompts,
+    RateLimit,
+    RetryPolicy,
+    Timeouts,
+)
+
+
+class Client:
+    """A client's arguments, checked when it is made; it connects to nothing."""
+
+    _settings: of.Settings
+
+    @discreet
+    def __init__(
+        self,
+        base_url: str,
+        *,
+        model: str | None = None,
+        api_key: ApiKey | None = None,
+        batch_size: int | BatchLimits | Literal["auto"] = "auto",
+        concurrency: int | Literal["auto"] = "auto",
+        timeout: float | Timeouts | None = Timeouts(),
+        deadline: float | None = None,
+        max_retries: int | RetryPolicy = 2,
+        dimensions: int | None = None,
+        normalize: bool = False,
+        prompts: Prompts | str | None = None,
+        encoding: Encoding = "auto",
+        headers: Mapping[str, str] | None = None,
+        ssl: SSL = None,
+        proxy: str | None = None,
+        trust_env: bool = False,
+        max_queued: int = of.MAX_QUEUED,
+        rate_limit: int | RateLimit | None = None,
+        max_reply_bytes: int | Literal["auto"] = "auto",
+    ) -> None:
+        """Checks the arguments.
+
+        Args:
+            base_url: The server, with or without ``/v1``.
+            model: Name of the model; None for the one that the server serves (asked once).
+            api_key: Sent as ``Authorization: Bearer``. A str, a SecretStr, or a function without arguments that
+                returns one and is called for each request, on the loop: it must not block. None: the environment's
+                ``EMBEDWIRE_API_KEY`` (for ``https://api.openai.com`` also ``OPENAI_API_KEY``).
+            batch_size: Most texts in one request, or `BatchLimits` for characters too. ``"auto"``: starts at 5 and
+                grows to at most 128 while that pays; 32 queries that wait together.
+            concurrency: Most requests in flight at the server. ``"auto"``: 4 at first; then twice the slots of a
+                llama-server, at most 4 more than its slots; at other servers 8, and to at most 128 while that pays.
+            timeout: Seconds for one request, or `Timeouts`. Default: 120 in all, 10 to connect, 60 of silence.
+            deadline: Seconds for one whole call: queue, attempts, pauses and body. Default: none.
+            max_retries: Repeats of a request that failed for a passing reason, or a `RetryPolicy`. Default: 2.
+            dimensions: Numbers per vector. A server that ignores it gets its vectors cut, and brought back to unit
+                length, here. Default: as many as the model has.
+            normalize: Bring each vector to unit length. Default: as the server sends them.
+            prompts: What stands before each query and document: `Prompts`, or the name of a family of models:
+                ``"e5"``, ``"nomic"``, ``"bge"``, ``"mxbai"``, ``"arctic"``, ``"embeddinggemma"``, ``"qwen3"``.
+            encoding: How vectors travel: ``"float"``, ``"base64"``, or ``"auto"``.
+            headers: Further headers of each request.
+            ssl: An ``ssl.SSLContext``, the path of a CA file, or False to verify nothing.
+            proxy: URL of an HTTP proxy.
+            trust_env: Take the proxy from the environment (``HTTPS_PROXY`` and the like).
+            max_queued: Most texts that wait at one server; a call that would go over it gets `Overloaded`.
+                Default: 1,000,000.
+            rate_limit: Most requests per minute, or a `RateLimit` for texts or characters too. Default: none.
+            max_reply_bytes: Most bytes read of one reply. ``"auto"``: 4 MiB and 256 KiB for each of its texts.
+
+        Raises:
+            InputError: An argument is wrong; the message names it and says the cure.
+        """
+        self._settings = of.Settings(
+            target=Target(
+                base_url=base_url_of(base_url),
+                api_key=api_key_of(api_key),
+                headers=headers_of(headers),
+                ssl=of.ssl_of(ssl),
+                proxy=proxy_of(proxy),
+                trust_env=check_bool("trust_env", trust_env),
+            ),
+            form=of.Form(
+                model=of.model_of(model),
+                dimensions=of.dimensions_of(dimensions),
+                encoding=of.encoding_of(encoding),
+                batch=of.batch_of(batch_size),
+                concurrency=of.concurrency_of(concurrency),
+                timeouts=of.timeouts_of(timeout),
+                retry=of.retry_of(max_retries),
+                rate=of.rate_of(rate_limit),
+                max_reply=of.max_reply_of(max_reply_bytes),
+            ),
+            deadline=of.deadline_of(deadline),
+            normalize=check_bool("normalize", normalize),
+            prompts=of.check_prompts(prompts),
+            max_queued=of.max_queued_of(max_queued),
+        )
+        self._begin()
+
+    def _begin(self) -> None:
+        """Sets up what the settings are for; also at the other end of a pickle."""
+        raise NotImplementedError
+
+    def __getstate__(self) -> of.Settings:
+        """A pickle, or a copy, carries the arguments only; never a key that came from the environment."""
+        return self._settings
+
+    def __setstate__(self, settings: of.Settings) -> None:
+        self._settings = settings
+        self._begin()
+
+    def __repr__(self) -> str:
+        name = type(self).__name__
+        if not hasattr(self, "_settings"):  # its arguments were refused
+            return f"{name}()"
+        return f"{name}({self._settings.target.base_url!r}, model={self._settings.form.model!r})"
+
+    def server_info(self) -> ServerInfo:
+        """What is known about the server so far; asks nothing."""
+        return server_info(self._settings.visited(), self._settings.form)

@@ -1,0 +1,167 @@
+"""A client's hold on its server, on one event loop: what both clients are made of.
+
+Loaded at first use: with it come aiohttp and numpy.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import time
+from dataclasses import replace
+
+from embedwire._clients.origin import leave, origins_of
+from embedwire._http.messages import to_error
+from embedwire._http.records import Fault, Matrix, Refused
+from embedwire._queue.records import Call, Future
+from embedwire._servers.known import ServerInfo, server_info
+from embedwire._settings.options import Kind
+from embedwire._settings.settings import CLOSED, Settings
+from embedwire.exceptions import RequestError, UsageError
+
+
+class Engine:
+    """Submits calls to the server of some settings. Its state is the calls of this client, and whether it is closed.
+
+    Args:
+        settings: The client's arguments.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._loop = asyncio.get_running_loop()
+        self._pid = os.getpid()
+        self._target = settings.visited()
+        self._origins = origins_of(self._loop)
+        self._origin = self._origins.acquire(self._target)
+        self._calls: set[Call] = set()
+        self._closing: asyncio.Task[None] | None = None
+        self._released = False
+
+    def here(self) -> bool:
+        """Whether this engine works on the running loop; False if its own loop is gone.
+
+        Raises:
+            UsageError: Its own loop is another one, and still open.
+        """
+        if self._pid != os.getpid():
+            return False
+        if self._loop is asyncio.get_running_loop():
+            return True
+        if self._loop.is_closed():
+            return False
+        raise UsageError(
+            "this EmbeddingClient belongs to another event loop that is still open; use one client per loop, "
+            "or SharedEmbeddingClient, which works from any loop and thread"
+        )
+
+    def submit(
+        self, texts: list[str], kind: Kind, future: Future, *, begun: float, offset: int | None = None
+    ) -> None:
+        """Queues a call; ``future`` gets its matrix, or its error.
+
+        Args:
+            texts: Checked texts with their prompts, at least one.
+            kind: Queries go first.
+            future: Cancelling it withdraws the call.
+            begun: When the caller called, by `time.monotonic`: the deadline counts from then.
+            offset: Index of the first text in the caller's list, if they are a part of one.
+
+        Raises:
+            Overloaded: The queue is full.
+        """
+        settings, loop, dispatcher = self._settings, self._loop, self._origin.server.dispatcher
+        deadline = None
+        if settings.deadline is not None:
+            deadline = loop.time() + settings.deadline - (time.monotonic() - begun)
+        call = dispatcher.submit(
+            self._origin.route,
+            settings.form,
+            texts,
+            kind,
+            future,
+            deadline=deadline,
+            max_queued=settings.max_queued,
+            offset=offset,
+            normalize=settings.normalize,
+        )
+        self._calls.add(call)
+
+        def done(future: Future) -> None:
+            if future.cancelled():
+                with contextlib.suppress(RuntimeError):  # the loop has ended, and the call with it
+                    loop.call_soon_threadsafe(dispatcher.cancel, call)
+            self._calls.discard(call)
+
+        future.add_done_callback(done)
+
+    async def wait_ready(self, timeout: float) -> ServerInfo:
+        """Waits until the server answers, and asks what it is.
+
+        Raises:
+            RequestError: It was not ready within ``timeout`` seconds, or will never be.
+        """
+        visitor = self._origin.visitor
+        try:
+            await asyncio.wait_for(self._meet(), timeout)
+        except Refused as refused:
+            raise self._error(refused.fault) from None
+        except RequestError:
+            raise
+        except asyncio.TimeoutError:
+            fault = visitor.ready.why_not()
+            raise self._error(replace(fault, what=f"not ready within {timeout:g} s: {fault.what}")) from None
+        except asyncio.CancelledError:
+            if self._released:  # the client was closed meanwhile, which is not this task's cancellation
+                raise UsageError(CLOSED) from None
+            raise
+        return server_info(self._target, self._settings.form)
+
+    async def _meet(self) -> None:
+        visitor = self._origin.visitor
+        await visitor.meet(self._settings.form)
+        future: asyncio.Future[Matrix] = self._loop.create_future()
+        # Only a vector shows that it embeds, and how wide.
+        self.submit(["ready"], "query", future, begun=time.monotonic())
+        await future
+        await visitor.look()
+
+    def _error(self, fault: Fault) -> RequestError:
+        return to_error(fault, attempts=0, server=self._target.base_url, index=None, count=None)
+
+    async def close(self) -> None:
+        """Ends this client's calls and lets go of the server; once begun, whoever cancels the wait for it."""
+        if not self._released:
+            self._released = True
+            self._origin.server.dispatcher.fail(self._calls, UsageError(CLOSED))
+            if self._origins.release(self._origin):
+                self._closing = asyncio.create_task(self._close_origin())
+            leave(self._loop)
+        if self._closing is not None:
+            await asyncio.shield(self._closing)
+
+    async def _close_origin(self) -> None:
+        origin = self._origin
+        try:
+            await origin.close()
+        finally:
+            origin.close_now()
+            if not origin.server.visitors:
+                origin.server.dispatcher.close_now()
+
+    def close_now(self) -> None:
+        """Lets go of the server without waiting: the client was dropped, or its loop is gone. From any thread."""
+        if self._released or self._pid != os.getpid():
+            return  # what a fork inherited is the parent's: it is never closed here
+        self._released = True
+        if self._loop.is_closed():
+            self._let_go()
+        else:
+            with contextlib.suppress(RuntimeError):  # it was closed in this moment
+                self._loop.call_soon_threadsafe(self._let_go)
+
+    def _let_go(self) -> None:
+        if self._origins.release(self._origin):
+            self._origin.close_now()
+        leave(self._loop)

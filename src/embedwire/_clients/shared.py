@@ -1,0 +1,179 @@
+"""`SharedEmbeddingClient`: sync and async doors for any thread and any event loop."""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import time
+import weakref
+from collections.abc import AsyncIterable, Callable, Coroutine, Iterable
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from embedwire._clients.base import Client
+from embedwire._clients.bridge import Bridge
+from embedwire._clients.lists import no_vectors, to_lists
+from embedwire._clients.stream import AsyncStream, Feed, OnError, Stream, check_source, threaded
+from embedwire._clients.texts import check_kind, check_text, check_texts, with_prompt
+from embedwire._servers.known import ServerInfo
+from embedwire._settings.checks import check_seconds
+from embedwire._settings.options import Kind
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    Vectors = NDArray[np.float32]
+
+T = TypeVar("T")
+
+
+class SharedEmbeddingClient(Client):
+    """Turns texts into vectors, for callers on any thread and any event loop.
+
+    Everything runs on one loop thread per process, so connections outlive ``asyncio.run``, clients of equal
+    settings share them, concurrent callers share requests, and the limits hold for the whole process. It goes
+    through a fork and a pickle: a pickle carries the arguments only, an explicit ``api_key`` among them, never
+    one that came from the environment.
+
+    Example:
+        ```python
+        client = SharedEmbeddingClient("http://localhost:8080")
+        vectors = client.embed(["first text", "second text"])
+        vectors = await client.aembed(["first text", "second text"])
+        ```
+    """
+
+    def _begin(self) -> None:
+        self._bridge = Bridge(self._settings)
+        weakref.finalize(self, Bridge.close_now, self._bridge).atexit = False
+
+    def __eq__(self, other: object) -> bool:
+        """Clients of equal settings are equal: they share everything."""
+        return isinstance(other, SharedEmbeddingClient) and self._settings == other._settings
+
+    def __hash__(self) -> int:
+        return hash(self._settings)
+
+    def __enter__(self) -> SharedEmbeddingClient:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    async def __aenter__(self) -> SharedEmbeddingClient:
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        await self.aclose()
+
+    def embed(self, texts: list[str], kind: Kind = "document") -> list[list[float]]:
+        """As `EmbeddingClient.embed`; blocks this thread."""
+        return to_lists(self.embed_array(texts, kind))
+
+    async def aembed(self, texts: list[str], kind: Kind = "document") -> list[list[float]]:
+        """As `EmbeddingClient.embed`."""
+        return to_lists(await self.aembed_array(texts, kind))
+
+    def embed_query(self, text: str) -> list[float]:
+        """As `EmbeddingClient.embed_query`; blocks this thread."""
+        vector: list[float] = self._bridge.wait(self._submit([check_text(text)], "query"))[0].tolist()
+        return vector
+
+    async def aembed_query(self, text: str) -> list[float]:
+        """As `EmbeddingClient.embed_query`."""
+        future = self._bridge.submit([check_text(text)], "query")
+        vector: list[float] = (await self._bridge.wait_async(future))[0].tolist()
+        return vector
+
+    def embed_array(self, texts: list[str], kind: Kind = "document") -> NDArray[np.float32]:
+        """As `EmbeddingClient.embed_array`; blocks this thread."""
+        texts = check_texts(texts)
+        check_kind(kind)
+        if not texts:
+            return no_vectors(self.server_info().dimensions)
+        return self._bridge.wait(self._submit(texts, kind))
+
+    async def aembed_array(self, texts: list[str], kind: Kind = "document") -> NDArray[np.float32]:
+        """As `EmbeddingClient.embed_array`."""
+        texts = check_texts(texts)
+        check_kind(kind)
+        if not texts:
+            return no_vectors(self.server_info().dimensions)
+        return await self._bridge.wait_async(self._bridge.submit(texts, kind))
+
+    def stream(self, texts: Iterable[str], kind: Kind = "document", *, on_error: OnError = "raise") -> Stream:
+        """As `EmbeddingClient.stream`: ``for start, vectors in client.stream(texts)``.
+
+        A list is read as it is needed, any other iterable in a thread of its own.
+        """
+        check_source(texts, asynchronous=False)
+        check_kind(kind)
+
+        async def feed() -> Feed:
+            return Feed(self._settings, partial(self._submit_here, kind))
+
+        return Stream(AsyncStream(threaded(texts), feed, on_error=on_error), self._run)
+
+    def astream(
+        self,
+        texts: Iterable[str] | AsyncIterable[str],
+        kind: Kind = "document",
+        *,
+        on_error: OnError = "raise",
+    ) -> AsyncStream:
+        """As `EmbeddingClient.stream`. The texts are read on the caller's loop."""
+        check_source(texts, asynchronous=True)
+        check_kind(kind)
+
+        async def feed() -> Feed:
+            return Feed(
+                self._settings,
+                lambda chunk, start: asyncio.wrap_future(self._bridge.submit(chunk, kind, start)),
+            )
+
+        return AsyncStream(texts, feed, on_error=on_error)
+
+    def wait_ready(self, timeout: float = 60.0) -> ServerInfo:
+        """As `EmbeddingClient.wait_ready`; blocks this thread."""
+        self._bridge.check_waiter()
+        return self._bridge.wait(self._waiting(timeout))
+
+    async def await_ready(self, timeout: float = 60.0) -> ServerInfo:
+        """As `EmbeddingClient.wait_ready`."""
+        return await asyncio.wrap_future(self._waiting(timeout))
+
+    def close(self) -> None:
+        """Ends this client's calls; the last client of a server closes its connections. Twice is fine."""
+        self._bridge.check_waiter()
+        closing = self._bridge.close()
+        if closing is not None:
+            self._bridge.wait(closing)
+
+    async def aclose(self) -> None:
+        """As `close`."""
+        closing = self._bridge.close()
+        if closing is not None:
+            await asyncio.wrap_future(closing)
+
+    def _submit(self, texts: list[str], kind: Kind) -> concurrent.futures.Future[Vectors]:
+        """For callers that will wait in this thread."""
+        self._bridge.check_waiter()
+        return self._bridge.submit(texts, kind)
+
+    def _submit_here(self, kind: Kind, texts: list[str], start: int) -> asyncio.Future[Vectors]:
+        """For what runs on the loop thread."""
+        future: asyncio.Future[Vectors] = asyncio.get_running_loop().create_future()
+        texts = with_prompt(texts, kind, self._settings.prompts)
+        engine = self._bridge.engine()
+        engine.submit(texts, kind, future, begun=time.monotonic(), offset=start)
+        return future
+
+    def _run(self, work: Callable[[], Coroutine[Any, Any, T]]) -> T:
+        """Runs a coroutine on the loop thread, and waits for it in this one."""
+        self._bridge.check_waiter()
+        return self._bridge.wait(self._bridge.thread().start(work()))
+
+    def _waiting(self, timeout: float) -> concurrent.futures.Future[ServerInfo]:
+        check_seconds("timeout", timeout, none=False)
+        return self._bridge.start(lambda engine: engine.wait_ready(timeout))

@@ -1,0 +1,281 @@
+"""Texts of unknown number, a few batches at a time: in order, in bounded memory, errors by index.
+
+`AsyncStream` is the only one that does it; `Stream` is the same through the bridge to the loop thread.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterable,
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Coroutine,
+    Iterable,
+    Iterator,
+    Sequence,
+)
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, TypeVar
+
+from embedwire._clients.reader import read_in_thread
+from embedwire._clients.texts import check_texts
+from embedwire._servers.known import sizing
+from embedwire._servers.sizes import STREAM_CHUNK
+from embedwire._settings.checks import shown
+from embedwire._settings.settings import Settings
+from embedwire.exceptions import InputError, RequestError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    Vectors: TypeAlias = NDArray[np.float32]
+    Piece: TypeAlias = tuple[int, Vectors]
+
+OnError: TypeAlias = Literal["raise", "skip"]
+T = TypeVar("T")
+
+PATIENCE = 0.005  # seconds of reading a sync source on the loop, before others get their turn
+
+
+@dataclass(frozen=True, slots=True)
+class Feed:
+    """Where a stream's texts go, and how many at a time.
+
+    Attributes:
+        settings: Of the client.
+        submit: Texts, and the index of the first one → their vectors.
+    """
+
+    settings: Settings
+    submit: Callable[[list[str], int], asyncio.Future[Vectors]]
+
+    def size(self) -> int:
+        """Texts in one piece now: as many as one request carries."""
+        settings = self.settings
+        limits = sizing(settings.visited(), settings.form.variant).limits(settings.form)
+        return limits.texts or STREAM_CHUNK
+
+    def window(self) -> int:
+        """Pieces that may be under way: enough that larger requests, and more of them, could be filled."""
+        settings = self.settings
+        return 4 * sizing(settings.visited(), settings.form.variant).concurrency(settings.form)
+
+
+class AsyncStream:
+    """Pieces ``(start, vectors)`` in order: vectors of the texts from index ``start`` on.
+
+    ``vectors`` is float32 of shape ``(texts in the piece, dimensions)``. Leave the loop, or call `aclose`, to
+    give up: what was not sent will not be, and requests on their way are cancelled.
+    """
+
+    def __init__(
+        self,
+        texts: Iterable[str] | AsyncIterable[str],
+        feed: Callable[[], Awaitable[Feed]],
+        *,
+        on_error: OnError,
+    ) -> None:
+        if not isinstance(on_error, str) or on_error not in ("raise", "skip"):
+            raise InputError(f"on_error must be 'raise' or 'skip', not {shown(on_error)}")
+        self._skipped: dict[int, RequestError] = {}
+        self._pieces = _pieces(texts, feed, self._skipped if on_error == "skip" else None)
+
+    @property
+    def failures(self) -> dict[int, RequestError]:
+        """With ``on_error="skip"``: the error of each text that was skipped so far, by its index."""
+        return self._skipped
+
+    def __aiter__(self) -> AsyncIterator[Piece]:
+        return self
+
+    async def __anext__(self) -> Piece:
+        return await self._pieces.__anext__()
+
+    async def aclose(self) -> None:
+        """Gives up."""
+        await self._pieces.aclose()
+
+
+class Runner(Protocol):
+    """What runs a coroutine on the loop thread, and waits for it."""
+
+    def __call__(self, work: Callable[[], Coroutine[Any, Any, T]]) -> T:
+        """Runs it."""
+        ...
+
+
+class Stream:
+    """The same as `AsyncStream` for callers without a loop.
+
+    A list or a tuple is read where it is needed; any other iterable in a thread of its own, with the caller's context,
+    so that one that is slow never holds finished vectors back.
+    """
+
+    def __init__(self, stream: AsyncStream, run: Runner) -> None:
+        self._stream = stream
+        self._run = run
+
+    @property
+    def failures(self) -> dict[int, RequestError]:
+        """With ``on_error="skip"``: the error of each text that was skipped so far, by its index."""
+        return self._stream.failures
+
+    def __iter__(self) -> Iterator[Piece]:
+        return self
+
+    def __next__(self) -> Piece:
+        piece = self._run(self._next)
+        if piece is None:
+            raise StopIteration
+        return piece
+
+    def close(self) -> None:
+        """Gives up."""
+        self._run(self._stream.aclose)
+
+    async def _next(self) -> Piece | None:
+        return await anext(self._stream, None)
+
+
+def threaded(texts: Iterable[str]) -> Iterable[str] | AsyncIterable[str]:
+    """A sync source for a sync caller: one that may block is read in a thread of its own."""
+    return texts if isinstance(texts, Sequence) else read_in_thread(texts)
+
+
+def check_source(texts: object, *, asynchronous: bool) -> None:
+    """Raises InputError where ``texts`` cannot be iterated, or is one str."""
+    kinds = (Iterable, AsyncIterable) if asynchronous else (Iterable,)
+    if isinstance(texts, (str, bytes)) or not isinstance(texts, kinds):
+        raise InputError(
+            f"texts must be an iterable of str{' or an async one' * asynchronous}, not {type(texts).__name__}"
+        )
+
+
+async def _pieces(
+    texts: Iterable[str] | AsyncIterable[str],
+    feed: Callable[[], Awaitable[Feed]],
+    skipped: dict[int, RequestError] | None,
+) -> AsyncGenerator[Piece, None]:
+    feeder = _Feeder(await feed())
+    reading = asyncio.create_task(feeder.read(texts))
+    try:
+        while (entry := await feeder.submitted.get()) is not None:
+            start, future = entry
+            try:
+                vectors = await future
+            except RequestError as error:
+                for piece in _rest(error, skipped):
+                    yield piece
+            else:
+                yield start, vectors
+            finally:
+                feeder.taken()
+        await reading  # raises what the source of the texts raised
+    finally:
+        reading.cancel()
+        feeder.cancel()
+        await asyncio.gather(reading, return_exceptions=True)
+
+
+class _Feeder:
+    """Reads texts and submits them, so that vectors come out while a slow source is waited for.
+
+    A piece is full, or it is what was read when nothing was under way. Its state is the texts of the next piece, and
+    the pieces under way.
+    """
+
+    def __init__(self, feed: Feed) -> None:
+        self.submitted: asyncio.Queue[tuple[int, asyncio.Future[Vectors]] | None] = asyncio.Queue()
+        self._feed = feed
+        self._room = asyncio.Event()
+        self._under_way: deque[asyncio.Future[Vectors]] = deque()
+        self._start = 0
+        self._chunk: list[str] = []
+
+    async def read(self, texts: Iterable[str] | AsyncIterable[str]) -> None:
+        """Reads all texts; raises what their source raised, after the texts before it were submitted."""
+        loop = asyncio.get_running_loop()
+        try:
+            async for text in _each(texts):
+                self._chunk += check_texts([text], self._start + len(self._chunk))
+                if len(self._chunk) >= self._feed.size():
+                    await self._until_room()
+                    self._submit()
+                elif len(self._chunk) == 1:
+                    loop.call_soon(self._submit_if_idle)  # unless the source has more at once
+        finally:
+            try:
+                if self._chunk:
+                    await self._until_room()
+                    self._submit()
+            finally:
+                self.submitted.put_nowait(None)
+
+    def taken(self) -> None:
+        """The first piece under way was taken."""
+        self._under_way.popleft()
+        self._room.set()
+
+    def cancel(self) -> None:
+        """Gives up what is under way: the last first, as what waits must not take the place of what goes."""
+        for future in reversed(self._under_way):
+            future.cancel()
+            future.add_done_callback(_seen)
+
+    async def _until_room(self) -> None:
+        while len(self._under_way) >= self._feed.window():
+            self._room.clear()
+            await self._room.wait()
+
+    def _submit(self) -> None:
+        chunk, start = self._chunk, self._start
+        self._chunk, self._start = [], start + len(chunk)
+        try:
+            future = self._feed.submit(chunk, start)
+        except Exception as error:  # the queue is full, or the client was closed
+            future = asyncio.get_running_loop().create_future()
+            future.set_exception(error)
+        self._under_way.append(future)
+        future.add_done_callback(self._submit_if_idle)
+        self.submitted.put_nowait((start, future))
+
+    def _submit_if_idle(self, _: object = None) -> None:
+        if self._chunk and all(future.done() for future in self._under_way):
+            self._submit()
+
+
+def _rest(error: RequestError, skipped: dict[int, RequestError] | None) -> Iterator[Piece]:
+    """The vectors around the texts that failed; raises where these are not to be skipped."""
+    if skipped is None or not error.failures or error.completed is None:
+        raise error
+    skipped.update(error.failures)
+    indexes, vectors = error.completed.indexes, error.completed.vectors
+    begin = 0
+    for end in range(1, len(indexes) + 1):
+        if end == len(indexes) or indexes[end] != indexes[end - 1] + 1:
+            yield indexes[begin], vectors[begin:end]
+            begin = end
+
+
+async def _each(texts: Iterable[str] | AsyncIterable[str]) -> AsyncIterator[str]:
+    if isinstance(texts, AsyncIterable):
+        async for text in texts:
+            yield text
+        return
+    now = asyncio.get_running_loop().time
+    since = now()
+    for text in texts:
+        yield text
+        if now() - since > PATIENCE:
+            await asyncio.sleep(0)
+            since = now()
+
+
+def _seen(future: asyncio.Future[Vectors]) -> None:
+    if not future.cancelled():
+        future.exception()

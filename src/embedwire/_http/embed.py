@@ -1,0 +1,273 @@
+"""One job → its vectors: which model and encoding to ask for, and what is learnt from the reply."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from embedwire._http.discovery import LEARN_FROM, Discovery
+from embedwire._http.exchange import Exchange, Request
+from embedwire._http.failures import Verdict
+from embedwire._http.ready import Ready
+from embedwire._http.records import Fault, Job, Matrix, Refused, Vectors
+from embedwire._http.reply import ContractBroken, Decoded, decode, fit, plausible
+from embedwire._http.transport import Transport
+from embedwire._http.wire import Broken, Reply, encode
+from embedwire._servers.facts import ModelFacts, ServerFacts
+from embedwire._servers.known import minute, model_facts, server_facts
+from embedwire._servers.limiter import Minute, Sent
+from embedwire._servers.sizes import REPLY_BASE
+from embedwire._servers.slots import Slot
+from embedwire._settings.address import Target
+from embedwire._settings.options import Timeouts
+from embedwire._settings.settings import Form
+from embedwire.exceptions import BadReply
+
+logger = logging.getLogger("embedwire")
+
+QUESTION = Timeouts(total=5, connect=2)  # of a request that no caller waits for
+# Statuses of a refusal that may be due to the encoding asked for.
+_OF_ENCODING = (400, 406, 415, 422, 500, 501)
+_PASSING = (500,)  # of these, what passes where base64 was seen to work
+
+
+class Visitor:
+    """One visitor (its key, its headers) of one server, on one loop: what sends its jobs.
+
+    Its state is the number of texts that it had embedded, and the models for which base64 is being tried.
+
+    Args:
+        target: The server and who asks.
+        transport: The network.
+    """
+
+    def __init__(self, target: Target, transport: Transport) -> None:
+        self.target = target
+        self._url = target.base_url
+        self._transport = transport
+        self._server: ServerFacts = server_facts(target.base_url)
+        self.ready = Ready(self._url, lambda: self._ask("/health"), self._server, transport.secrets)
+        self._exchange = Exchange(self._url, transport, self._server, self.ready, self.minute)
+        self._discovery = Discovery(self._url, self._exchange, self._ask, self._server, transport.secrets)
+        self._embedded = 0
+        self._trials: set[ModelFacts] = set()
+
+    def minute(self) -> Minute:
+        """What this visitor sent in the last minute, from every loop of the process."""
+        return minute(self.target, asyncio.get_running_loop().time())
+
+    def model(self, form: Form) -> ModelFacts:
+        """What this visitor knows of the model of a form."""
+        return model_facts(self.target, form.variant)
+
+    def reserve(self, job: Job) -> Sent | None:
+        """A job's moment under a rate limit, reserved before the next job is formed."""
+        return self._exchange.reserve(job.form, job.texts)
+
+    async def send(self, job: Job, slot: Slot, sent: Sent | None) -> Vectors:
+        """The vectors of a job.
+
+        Args:
+            job: What to embed.
+            slot: A slot that was taken for it. It is given back while nothing is on the wire; who took it gives it
+                back at the end.
+            sent: Its moment under a rate limit.
+
+        Raises:
+            Refused: There are none; it says whether smaller requests may help.
+        """
+        if sent is not None:
+            await self._exchange.until_moment(sent, slot)
+            await slot.take_again(job.kind)
+        facts = self.model(job.form)
+        name = job.form.model or await self._discovery.served_model(job.form, facts, slot, job.kind)
+        attempt = _Attempt(job, facts, name, self._trials, self._server)
+        try:
+            vectors = await self._run(job, slot, attempt)
+        except Refused as refused:
+            if not (
+                attempt.outdated(refused.fault) or await self._other_model(refused, job, slot, facts, name)
+            ):
+                raise
+            again = replace(job, history=replace(refused.history, failures=job.history.failures, last=None))
+            attempt = _Attempt(again, facts, job.form.model or facts.served, self._trials, self._server)
+            vectors = await self._run(again, slot, attempt)
+        self._embedded += len(job.texts)
+        if self._embedded + job.waiting >= LEARN_FROM:
+            self._discovery.look_once()
+        return vectors
+
+    async def meet(self, form: Form) -> None:
+        """Waits until the server is ready, and asks for its model, where none is named.
+
+        Raises:
+            Refused: It never will be.
+        """
+        await self.ready.wait()
+        if form.model is None:
+            await self._discovery.served_model(form, self.model(form))
+
+    async def look(self) -> None:
+        """Asks the server what it is, where it was not asked."""
+        if not self._server.asked:
+            await self._discovery.look()
+
+    def tasks(self) -> list[asyncio.Task[Any]]:
+        """The questions that are still open."""
+        return [*self.ready.tasks(), *self._discovery.tasks()]
+
+    async def close(self) -> None:
+        """Ends the questions, and closes the connections."""
+        tasks = self.tasks()
+        for task in tasks:
+            task.cancel()
+        try:
+            await asyncio.gather(*tasks, return_exceptions=True)
+        finally:
+            await self._transport.close()
+
+    async def _run(self, job: Job, slot: Slot, attempt: _Attempt) -> Vectors:
+        request = Request(
+            method="POST",
+            url=f"{self._url}/embeddings",
+            encode=attempt.encode,
+            read=attempt.read,
+            form=job.form,
+            kind=job.kind,
+            slot=slot,
+            texts=job.texts,
+            until=job.until,
+            suspicious=job.suspicious,
+            history=job.history,
+        )
+        logger.debug("sending %d texts, %d requests in flight", len(job.texts), slot.crowd)
+        try:
+            done = await self._exchange.run(request, attempt.facts)
+        finally:
+            attempt.end_trial()
+        matrix = fit(done.result.matrix, job.form.dimensions)
+        _warn_of_zeros(self._url, matrix)
+        return Vectors(
+            matrix=matrix,
+            seconds=done.seconds,
+            tokens=done.result.tokens,
+            model=done.result.model,
+            sent=done.sent,
+        )
+
+    async def _other_model(
+        self, refused: Refused, job: Job, slot: Slot, facts: ModelFacts, name: str | None
+    ) -> bool:
+        """Whether the server serves another model by now than the one that it told."""
+        if refused.fault.status != 404 or job.form.model is not None or name is None:
+            return False
+        if facts.served == name:
+            facts.asked_model = False
+        return await self._discovery.served_model(job.form, facts, slot, job.kind) != name
+
+    async def _ask(self, path: str) -> Reply | Broken:
+        root = self._url.rpartition("/")[0]
+        return await self._transport.request("GET", root + path, None, QUESTION, REPLY_BASE)
+
+
+class _Attempt:
+    """One job's body and reply, over its repeats. Its state is the encoding that was asked for last.
+
+    The first request asks for decimal. When its vectors have come, the next one asks for base64, alone: what it brings
+    must look like what is known. A refusal settles it for good, and the texts are asked for in decimal at once.
+
+    Args:
+        job: What to embed.
+        facts: What is known of the model; written here.
+        name: The model to name.
+        trials: The models for which some request tries base64 now.
+        server: What is known of the server; written here: its software.
+    """
+
+    def __init__(
+        self, job: Job, facts: ModelFacts, name: str | None, trials: set[ModelFacts], server: ServerFacts
+    ) -> None:
+        self.facts = facts
+        self._job = job
+        self._name = name
+        self._trials = trials
+        self._server = server
+        self._encoding = "float"
+        self._trying = False
+        self._tried = False
+
+    def encode(self, last: Verdict | None) -> bytes:
+        """The body of the next sending."""
+        if last is not None:
+            self.outdated(last.fault)
+            self.end_trial()
+        self._encoding = self._choose()
+        form = self._job.form
+        return encode(self._job.texts, model=self._name, encoding=self._encoding, dimensions=form.dimensions)
+
+    def read(self, reply: Reply) -> Decoded:
+        """The vectors of a success, and what it shows."""
+        facts, dimensions = self.facts, self._job.form.dimensions
+        try:
+            decoded = decode(reply.body, len(self._job.texts), width=facts.width)
+        except ContractBroken as broken:
+            if broken.other_width and not self._trying:
+                facts.width = facts.length = None  # these calls fail; later ones may use the new model
+            raise
+        if decoded.base64 and not plausible(decoded.matrix, facts.length):
+            raise ContractBroken(
+                "base64 that holds no vectors of 32-bit floats, or no such vectors as before"
+            )
+        if dimensions is not None and decoded.matrix.shape[1] < dimensions:
+            fit(decoded.matrix, dimensions)  # raises
+        facts.width = decoded.matrix.shape[1]
+        if not decoded.base64 and facts.length is None:
+            facts.length = float(np.linalg.norm(decoded.matrix[0].astype(np.float64))) or None
+        if self._trying:
+            facts.base64 = decoded.base64
+            self.end_trial()
+        self._server.met(reply.headers)
+        return decoded
+
+    def outdated(self, fault: Fault) -> bool:
+        """Whether what went wrong may be due to the encoding; then it is not asked for again."""
+        mine = self._encoding == "base64" and self._job.form.encoding == "auto"
+        if not mine or fault.of_text or not (fault.error is BadReply or fault.status in _OF_ENCODING):
+            return False
+        if self.facts.base64 and fault.status in _PASSING:
+            return False
+        self.facts.base64 = False
+        return True
+
+    def end_trial(self) -> None:
+        """This request tries base64 no more."""
+        if self._trying:
+            self._trying = False
+            self._trials.discard(self.facts)
+
+    def _choose(self) -> str:
+        facts, wanted = self.facts, self._job.form.encoding
+        if wanted != "auto":
+            return wanted
+        if (
+            facts.base64 is None
+            and facts.length is not None
+            and not self._tried
+            and facts not in self._trials
+        ):
+            self._trials.add(facts)
+            self._trying = self._tried = True
+            return "base64"
+        return "base64" if facts.base64 else "float"
+
+
+def _warn_of_zeros(url: str, matrix: Matrix) -> None:
+    if matrix[:, 0].all():  # so seldom not that a look at the first numbers saves one at all
+        return
+    zeros = len(matrix) - int(matrix.any(axis=1).sum())
+    if zeros:
+        logger.warning("%s gave %d of %d texts a vector of zeros only", url, zeros, len(matrix))

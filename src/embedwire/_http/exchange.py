@@ -1,0 +1,352 @@
+"""One request, until it succeeded or is known to be in vain: send, read, judge, pause, send again.
+
+The only loop that repeats. It knows no queue, no call and no text: it gets functions that make a body and read a reply.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Generic, TypeVar
+
+from embedwire._http.backoff import delay
+from embedwire._http.failures import Context, Unusable, Verdict, judge
+from embedwire._http.messages import WITHHELD, screened
+from embedwire._http.ready import POLL_MOST, Ready
+from embedwire._http.records import NEW, Action, Fault, History, Refused, never, no_end
+from embedwire._http.reply import ContractBroken
+from embedwire._http.threads import in_thread
+from embedwire._http.transport import Transport
+from embedwire._http.wire import Broken, Reply
+from embedwire._servers.facts import ModelFacts, ServerFacts
+from embedwire._servers.limiter import Minute, Sent
+from embedwire._servers.pace import THROTTLED, TRANSIENT
+from embedwire._servers.sizes import max_reply
+from embedwire._servers.slots import Slot
+from embedwire._settings.options import Kind
+from embedwire._settings.settings import Form
+from embedwire.exceptions import RequestTimeout
+
+logger = logging.getLogger("embedwire")
+T = TypeVar("T")
+
+_COST = {Action.RETRY: TRANSIENT, Action.THROTTLE: THROTTLED}  # of the budget of repeats
+CROWD = 2  # requests on the wire; where one of more than these is reset, there may be too many
+LARGE_TEXTS = 100_000  # characters that are screened on the loop; more are in a thread
+LINGER_MOST = 60.0  # seconds that a request which nobody waits for any more counts as in flight
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)  # no repr: it would show texts
+class Request(Generic[T]):
+    """What is sent, how its reply is read, and who waits for it.
+
+    Attributes:
+        method: GET or POST.
+        url: The whole URL.
+        encode: The body; called before each sending, with what became of the last one.
+        read: From a success to what is wanted; raises `ContractBroken`.
+        form: Whose timeouts, retries and limits hold.
+        kind: Queries go first.
+        slot: Its place on the wire; None for a question about the server, which takes none.
+        texts: The texts in it, which no message may repeat.
+        until: The moment, in loop time, after which nobody wants the answer.
+        suspicious: Whether a failure that strikes again may be one text's.
+        history: What happened before.
+    """
+
+    method: str
+    url: str
+    encode: Callable[[Verdict | None], bytes | None]
+    read: Callable[[Reply], T]
+    form: Form
+    kind: Kind = "document"
+    slot: Slot | None = None
+    texts: list[str]
+    until: Callable[[], float | None] = no_end
+    suspicious: Callable[[], bool] = never
+    history: History = NEW
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Done(Generic[T]):
+    """A success: what was wanted, how long the last sending took, and how many there were."""
+
+    result: T
+    seconds: float
+    sent: int
+
+
+class Exchange:
+    """Sends requests of one visitor to one server, on one loop. It has no state of its own.
+
+    Args:
+        url: Of the server, for messages.
+        transport: The network.
+        server: What is known of the server; written here: alive, forgotten.
+        ready: Waits for the server.
+        minute: What this visitor sent in the last minute; None without a rate limit.
+        rand: A number in 0..1.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        transport: Transport,
+        server: ServerFacts,
+        ready: Ready,
+        minute: Callable[[], Minute],
+        rand: Callable[[], float] = random.random,
+    ) -> None:
+        self._url = url
+        self._transport = transport
+        self._server = server
+        self._ready = ready
+        self._minute = minute
+        self._rand = rand
+
+    async def run(self, request: Request[T], model: ModelFacts) -> Done[T]:
+        """Sends a request as often as it makes sense.
+
+        Raises:
+            Refused: It is in vain; without any word of the server that repeats a text or a key.
+        """
+        history, last = request.history, None
+        resent, paid, waiting_since = False, 0, False
+        while True:
+            history = replace(history, sent=history.sent + 1)
+            answer = await self._once(request, last, history, resent, model.seconds)
+            if isinstance(answer, Done):
+                if history.failures == request.history.failures:
+                    model.repeats.earn()
+                model.took(answer.seconds)
+                return answer
+            last, history = answer, _noted(history, answer)
+            if answer.action is Action.RESEND:
+                resent = True
+                self._note(request)
+            elif answer.action is Action.WAIT:
+                await self._outlast(answer.fault, history, request, again=waiting_since)
+                waiting_since = True
+            else:
+                waiting_since = False
+                history = replace(history, failures=history.failures + 1)
+                pause = await self._before_repeat(answer, history, request, model, paid)
+                paid = _COST[answer.action]
+                await self._pause(request, pause, model)
+
+    def reserve(self, form: Form, texts: list[str]) -> Sent | None:
+        """A moment at which a request may be sent; None where nothing limits the rate."""
+        if form.rate is None or not texts:
+            return None
+        return self._minute().reserve(form.rate, texts, asyncio.get_running_loop().time())
+
+    async def until_moment(self, sent: Sent | None, slot: Slot | None) -> None:
+        """Waits, off the wire, for a reserved moment."""
+        if sent is None:
+            return
+        left = sent.moment - asyncio.get_running_loop().time()
+        if left <= 0:
+            return
+        if slot is not None:
+            slot.give_back()
+        try:
+            await asyncio.sleep(left)
+        except asyncio.CancelledError:
+            self._minute().release(sent)
+            raise
+
+    async def _once(
+        self,
+        request: Request[T],
+        last: Verdict | None,
+        history: History,
+        resent: bool,
+        usual: float | None,
+    ) -> Done[T] | Verdict:
+        """Sends a request, and reads the reply or judges what went wrong."""
+        form, slot, now = request.form, request.slot, asyncio.get_running_loop().time
+        body = request.encode(last)
+        begun = now()
+        if slot is not None:
+            slot.sent += 1
+        try:
+            outcome: Reply | Broken | Unusable = await self._transport.request(
+                request.method, request.url, body, form.timeouts, max_reply(form, len(request.texts))
+            )
+        except asyncio.CancelledError:
+            self._left_behind(slot, now() - begun, usual)
+            raise
+        if isinstance(outcome, Reply):
+            self._server.alive = True
+            if outcome.renewed:
+                self._server.forget()
+            if 200 <= outcome.status < 300:
+                try:
+                    result = request.read(outcome)
+                except ContractBroken as broken:
+                    outcome = Unusable(what=str(broken), position=broken.position, cut=broken.cut)
+                else:
+                    if slot is not None:
+                        slot.succeeded()
+                    return Done(result=result, seconds=now() - begun, sent=history.sent)
+        mark = _fingerprint(outcome)
+        verdict = judge(outcome, self._context(request, history, resent, mark))
+        if verdict.overload and slot is not None:
+            slot.overloaded()
+        return replace(verdict, mark=mark)
+
+    def _context(self, request: Request[T], history: History, resent: bool, mark: int | None) -> Context:
+        return Context(
+            alive=self._server.alive,
+            resent=resent,
+            timeouts=history.timeouts,
+            breaks=history.breaks,
+            same=mark is not None and history.last == mark,
+            crowd=request.slot is not None and request.slot.crowd > CROWD,
+            lone=len(request.texts) <= 1,
+            bisecting=history.bisecting,
+            suspicious=request.suspicious(),
+        )
+
+    def _left_behind(self, slot: Slot | None, elapsed: float, usual: float | None) -> None:
+        """Nobody waits for a request on the wire any more; the server may go on with it all the same.
+
+        It counts as in flight for as long as such requests take. Where it took longer already, it counts for as long
+        again, and the server has too much to do.
+        """
+        kind = self._server.kind
+        if slot is None or (kind is not None and kind.drops_work):
+            return
+        if usual is None or elapsed >= usual:
+            slot.overloaded()
+            slot.linger(min(LINGER_MOST, elapsed))
+        else:
+            slot.linger(usual - elapsed)
+
+    async def _before_repeat(
+        self, answer: Verdict, history: History, request: Request[T], model: ModelFacts, paid: int
+    ) -> float:
+        """Seconds to pause before a repeat, which is paid for.
+
+        Raises:
+            Refused: There will be none.
+        """
+        action, fault, retry = answer.action, answer.fault, request.form.retry
+        over = history.failures >= retry.attempts
+        if action is Action.SPLIT:
+            if fault.error is RequestTimeout and over and not history.bisecting:
+                raise await self._refused(Action.GIVE_UP, fault, history, request)
+            if not fault.harmful:
+                model.repeats.earn(
+                    paid
+                )  # what was repeated is permanent, which costs nobody else his repeats
+            elif not model.repeats.spend(TRANSIENT):
+                raise await self._refused(Action.GIVE_UP, _poor(fault), history, request)
+            raise await self._refused(action, fault, history, request)
+        # A failure that outlasted its repeats is no text's fault, but where that text was searched for.
+        if over or action not in _COST:
+            lone = over and history.bisecting and fault.harmful
+            raise await self._refused(Action.SPLIT if lone else Action.GIVE_UP, fault, history, request)
+        pause = delay(retry, action, history.failures, fault.retry_after, self._rand)
+        if too_late := _too_late(pause, fault, request):
+            fault = replace(fault, what=f"{fault.what}{too_late}")
+            raise await self._refused(Action.GIVE_UP, fault, history, request)
+        if not model.repeats.spend(_COST[action]):  # a 500 may be one text's fault all the same
+            last = Action.SPLIT if fault.status == 500 else Action.GIVE_UP
+            raise await self._refused(last, _poor(fault), history, request)
+        if fault.retry_after is not None and action is Action.THROTTLE:
+            model.paused_until = asyncio.get_running_loop().time() + fault.retry_after
+        logger.warning(
+            "%s: %s; sending again in %.2f s (attempt %d of %d)",
+            self._url,
+            fault.what,
+            pause,
+            history.failures + 1,
+            retry.attempts,
+        )
+        return pause
+
+    async def _pause(self, request: Request[T], pause: float, model: ModelFacts) -> None:
+        """Waits off the wire until a repeat may be sent: its pause, the model's, the rate limit, a slot."""
+        if request.slot is not None:
+            request.slot.give_back()
+        now, cap = asyncio.get_running_loop().time, request.form.retry.retry_after_cap
+        await asyncio.sleep(pause)
+        while 0 < (left := model.paused_until - now()) <= cap:  # noqa: ASYNC110 - the moment may move
+            await asyncio.sleep(left)
+        await self.until_moment(self.reserve(request.form, request.texts), request.slot)
+        if request.slot is not None:
+            await request.slot.take_again(request.kind)
+
+    async def _outlast(self, fault: Fault, history: History, request: Request[T], *, again: bool) -> None:
+        """Waits off the wire until the server is ready.
+
+        Raises:
+            Refused: It took too long.
+        """
+        if request.slot is not None:
+            request.slot.give_back()
+        self._server.forget()
+        if again:  # it said that it is ready, and was not
+            await asyncio.sleep(POLL_MOST)
+        why_not = await self._ready.outlast(fault, request.form.timeouts, request.until)
+        if why_not is not None:
+            raise await self._refused(Action.GIVE_UP, why_not, history, request)
+        await self.until_moment(self.reserve(request.form, request.texts), request.slot)
+        if request.slot is not None:
+            await request.slot.take_again(request.kind)
+
+    def _note(self, request: Request[T]) -> None:
+        if request.form.rate is not None and request.texts:
+            self._minute().note(request.texts, asyncio.get_running_loop().time())
+
+    async def _refused(self, action: Action, fault: Fault, history: History, request: Request[T]) -> Refused:
+        """What goes up: without any word of the server that repeats a text or a key."""
+        if not fault.words:
+            return Refused(action, fault, history)
+        secrets = [*self._transport.secrets(), *request.texts]
+        if sum(map(len, secrets)) > LARGE_TEXTS:
+            words = await in_thread(screened, fault.words, secrets)
+        else:
+            words = screened(fault.words, secrets)
+        # A number in words that repeat a text may be the text's.
+        cap = None if words == WITHHELD else fault.max_texts
+        return Refused(action, replace(fault, words=words, max_texts=cap), history)
+
+
+def _noted(history: History, verdict: Verdict) -> History:
+    """The history with what just happened."""
+    fault = verdict.fault
+    timed_out = fault.error is RequestTimeout
+    broke = (fault.harmful and not timed_out) or (fault.status or 0) >= 500
+    counts = verdict.action not in (Action.WAIT, Action.RESEND)
+    return replace(
+        history,
+        timeouts=history.timeouts + timed_out,
+        breaks=history.breaks + (broke and counts),
+        last=verdict.mark,
+    )
+
+
+def _poor(fault: Fault) -> Fault:
+    what = f"{fault.what}, and too many other requests failed for a repeat to be worth it"
+    return replace(fault, what=what)
+
+
+def _too_late(pause: float, fault: Fault, request: Request[T]) -> str:
+    """Why a repeat would come too late, for the user's patience with the server or for the deadline; "" if not."""
+    cap, last, asked = request.form.retry.retry_after_cap, request.until(), ""
+    if fault.retry_after:
+        asked = f", and asks to wait {fault.retry_after:g} s"
+    if fault.retry_after is not None and fault.retry_after > cap:
+        return f"{asked}, more than retry_after_cap={cap:g}"
+    if last is not None and asyncio.get_running_loop().time() + pause >= last:
+        return f"{asked}, and a repeat would come after the deadline"
+    return ""
+
+
+def _fingerprint(outcome: Reply | Broken | Unusable) -> int | None:
+    return hash((outcome.status, outcome.body)) if isinstance(outcome, Reply) else None

@@ -1,0 +1,159 @@
+"""What crosses the border between the queue and HTTP; all of it frozen.
+
+A `Job` goes down, `Vectors` come back, or `Refused` is raised.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from embedwire._settings.options import Kind
+from embedwire._settings.settings import Form
+from embedwire.exceptions import RequestError
+
+Matrix = NDArray[np.float32]
+
+
+class Action(enum.Enum):
+    """What to do after a request went wrong."""
+
+    GIVE_UP = "fail every text of the request"
+    RESEND = "send again at once, free of charge"
+    RETRY = "send again after a short pause"
+    THROTTLE = "send again after a long pause"
+    WAIT = "send again when the server says that it is ready"
+    SPLIT = "send again in parts; a text that stands alone fails"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class History:
+    """What happened so far to the texts of one request, in this job and in those that it was a part of.
+
+    Attributes:
+        sent: Requests sent for them.
+        failures: How many of those failed for a reason that counts as an attempt.
+        timeouts: How many ran into a timeout.
+        breaks: How many the server broke off, or failed with a 5xx.
+        last: Hash of the last failing reply.
+        bisecting: They were part of a larger request that failed like that, and the text at fault is searched for.
+    """
+
+    sent: int = 0
+    failures: int = 0
+    timeouts: int = 0
+    breaks: int = 0
+    last: int | None = None
+    bisecting: bool = False
+
+
+NEW = History()  # of texts that were not sent yet
+
+
+def never() -> bool:
+    """No."""
+    return False
+
+
+def no_end() -> float | None:
+    """Somebody always waits."""
+    return None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)  # no repr: it would show texts
+class Job:
+    """Texts to embed in one request.
+
+    Attributes:
+        form: What the request looks like and how it is treated.
+        kind: Queries go first.
+        texts: In the order of the vectors.
+        waiting: Texts that wait behind these.
+        until: The moment, in loop time, after which nobody wants the answer; None: somebody always does.
+        suspicious: Whether a failure that strikes again may be one text's: several callers share the request, or
+            others of this form went well meanwhile.
+        history: What happened to them before.
+    """
+
+    form: Form
+    kind: Kind
+    texts: list[str]
+    waiting: int = 0
+    until: Callable[[], float | None] = no_end
+    suspicious: Callable[[], bool] = never
+    history: History = NEW
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Vectors:
+    """What came of a job.
+
+    Attributes:
+        matrix: One row per text, in their order.
+        seconds: From the last sending to the reply.
+        tokens: Tokens that the server counted, where it tells.
+        model: The model that the reply names.
+        sent: Requests that were sent for these texts.
+    """
+
+    matrix: Matrix = field(repr=False)
+    seconds: float
+    tokens: int | None
+    model: str | None
+    sent: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fault:
+    """What went wrong, in the form that an exception is made of.
+
+    Attributes:
+        error: The exception's class.
+        what: What happened, as the middle of a sentence.
+        cure: What to do about it, as a sentence.
+        words: The server's own message, capped; screened before a job hands it up.
+        position: Place in the request of the text at fault, where the reply tells.
+        of_text: The server blames the text itself (too long, no number for it), not the request.
+        of_size: What there may have been too much of in the request.
+        harmful: The server broke off or timed out, so each repeat does harm.
+        status: HTTP status.
+        retry_after: Seconds that the server asked to wait.
+        tokens: Tokens in the text, where the server tells.
+        limit: The limit in tokens, where the server tells.
+        max_texts: The most texts the server takes in one request, where it tells.
+    """
+
+    error: type[RequestError]
+    what: str
+    cure: str
+    words: str = field(default="", repr=False)
+    position: int | None = None
+    of_text: bool = False
+    of_size: Literal["texts", "chars"] | None = None
+    harmful: bool = False
+    status: int | None = None
+    retry_after: float | None = None
+    tokens: int | None = None
+    limit: int | None = None
+    max_texts: int | None = None
+
+
+class Refused(Exception):
+    """A job that got no vectors.
+
+    Attributes:
+        action: SPLIT where smaller requests may help, else GIVE_UP.
+        fault: What went wrong last.
+        history: What happened to its texts.
+    """
+
+    def __init__(self, action: Action, fault: Fault, history: History) -> None:
+        super().__init__(fault.what)
+        self.action = action
+        self.fault = fault
+        self.history = history

@@ -1,0 +1,201 @@
+"""aiohttp's sessions: connections that are kept, looked at before they are used again, and let go without a warning.
+
+Only this file and `transport` know aiohttp.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import select
+import socket
+import ssl
+import urllib.request
+import weakref
+from contextvars import ContextVar
+from typing import Any
+from urllib.parse import urlsplit
+
+import aiohttp
+from aiohttp.resolver import ThreadedResolver
+
+from embedwire._http.threads import in_thread
+from embedwire._settings.address import Target
+from embedwire._version import __version__
+
+# llama-server, uvicorn and TEI close a connection that was idle for 5 s; below it no request meets a closed one.
+KEEP_ALIVE = 4.0
+DNS_CACHE = 300
+_READ_BUFFER = 2**18
+
+# Of this task's request: whether its connection has carried an earlier one; whether all earlier ones are gone.
+reused: ContextVar[bool] = ContextVar("embedwire_reused", default=False)
+renewed: ContextVar[bool] = ContextVar("embedwire_renewed", default=False)
+
+
+class Session:
+    """An aiohttp session, how many requests use it now, and whether it is retired. Written by `transport`."""
+
+    __slots__ = ("client", "retired", "users")
+
+    def __init__(self, client: aiohttp.ClientSession) -> None:
+        self.client = client
+        self.users = 0
+        self.retired = False
+
+
+class _Connector(aiohttp.TCPConnector):
+    """Notes for each request what its connection is; cheaper than aiohttp's traces.
+
+    aiohttp hands out a kept connection without a look at what has arrived on it meanwhile. A second copy of a reply
+    would be taken for the answer to the next request, which is another text's vector.
+    """
+
+    def __init__(self, tls: ssl.SSLContext | bool) -> None:
+        super().__init__(
+            limit=0,  # how many requests are in flight is the dispatcher's decision; here none waits
+            keepalive_timeout=KEEP_ALIVE,
+            ttl_dns_cache=DNS_CACHE,
+            ssl=tls,
+            socket_factory=_socket,
+            resolver=ThreadedResolver(loop=_Lookups()),  # type: ignore[arg-type]  # all that it uses of a loop
+        )
+        self._used: weakref.WeakSet[Any] = weakref.WeakSet()
+        self._met = False
+
+    async def connect(self, req: Any, traces: Any, timeout: aiohttp.ClientTimeout) -> Any:
+        while True:
+            connection = await super().connect(req, traces, timeout)
+            protocol: Any = connection.protocol
+            if protocol not in self._used:
+                renewed.set(self._met and not any(other.is_connected() for other in self._used))
+                reused.set(False)
+                self._used.add(protocol)
+                self._met = True
+                return connection
+            if _quiet(protocol):
+                reused.set(True)
+                return connection
+            connection.close()
+
+
+def _quiet(protocol: Any) -> bool:
+    """Whether nothing came on a kept connection that nobody asked for, read or not yet read."""
+    if protocol.should_close or protocol.transport is None:
+        return False
+    number = protocol.transport.get_extra_info("socket").fileno()
+    if number < 0:
+        return False
+    if not hasattr(select, "poll"):  # Windows
+        return not select.select([number], [], [], 0)[0]
+    poll = select.poll()
+    poll.register(number, select.POLLIN)
+    return not poll.poll(0)
+
+
+class _Lookups:
+    """What aiohttp's resolver uses of a loop: look-ups, each in a thread of its own."""
+
+    async def getaddrinfo(
+        self,
+        host: str,
+        port: int,
+        *,
+        family: int = 0,
+        type: int = 0,  # noqa: A002 - the loop's own name for it
+        proto: int = 0,
+        flags: int = 0,
+    ) -> Any:
+        """As the loop's."""
+        return await in_thread(socket.getaddrinfo, host, port, family, type, proto, flags)
+
+    async def getnameinfo(self, address: Any, flags: int = 0) -> Any:
+        """As the loop's."""
+        return await in_thread(socket.getnameinfo, address, flags)
+
+
+def _socket(address: Any) -> socket.socket:
+    """A socket that finds out when the other side is gone, within about 30 s, where the platform can."""
+    family, kind, protocol, *_ = address
+    made = socket.socket(family=family, type=kind, proto=protocol)
+    made.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for name, value in (
+        ("TCP_KEEPIDLE", 15),
+        ("TCP_KEEPINTVL", 5),
+        ("TCP_KEEPCNT", 3),
+        ("TCP_USER_TIMEOUT", 30_000),
+    ):
+        option = getattr(socket, name, None)
+        if option is not None:
+            with contextlib.suppress(OSError):
+                made.setsockopt(socket.IPPROTO_TCP, option, value)
+    return made
+
+
+async def new_client(target: Target) -> aiohttp.ClientSession:
+    """A session with nothing of its own accord: no cookies, no redirects, no ``~/.netrc``.
+
+    Raises:
+        ssl.SSLError: The CA file has changed since it was checked.
+    """
+    headers = {
+        "Accept": "application/json",
+        "Accept-Encoding": "identity",
+        "Content-Type": "application/json",
+        "User-Agent": f"embedwire/{__version__}",
+    }
+    if target.api_key is not None and not callable(target.api_key):
+        headers["Authorization"] = f"Bearer {target.api_key.reveal()}"
+    headers.update((name, value.reveal()) for name, value in target.headers)
+    return aiohttp.ClientSession(
+        connector=_Connector(await _tls(target)),
+        headers=headers,
+        cookie_jar=aiohttp.DummyCookieJar(),
+        auto_decompress=False,
+        read_bufsize=_READ_BUFFER,
+    )
+
+
+async def _tls(target: Target) -> ssl.SSLContext | bool:
+    if isinstance(target.ssl, (bool, ssl.SSLContext)):
+        return target.ssl
+    if target.ssl is None and not target.base_url.startswith("https:"):
+        return True
+    # Reading the authorities takes about 120 ms, so not on the loop.
+    return await in_thread(_context, target.ssl)
+
+
+def _context(cafile: str | None) -> ssl.SSLContext:
+    return ssl.create_default_context(cafile=cafile)
+
+
+def proxy_of(target: Target) -> str | None:
+    """The proxy to use; from the environment here and not by aiohttp, which would read ``~/.netrc`` too."""
+    if target.proxy is not None:
+        return target.proxy.reveal()
+    url = urlsplit(target.base_url)
+    if not target.trust_env or urllib.request.proxy_bypass(url.netloc):
+        return None
+    proxies = urllib.request.getproxies()
+    proxy = proxies.get(url.scheme) or proxies.get("all")
+    if proxy is None or "://" in proxy:
+        return proxy
+    return f"http://{proxy}"
+
+
+def bury(client: aiohttp.ClientSession) -> None:
+    """Closes a session without awaiting anything; aiohttp and asyncio have no public way for a closed loop."""
+    connector = client.connector
+    client.detach()
+    if connector is None or connector.closed:
+        return
+    idle = [protocol for waiting in connector._conns.values() for protocol, _ in waiting]  # noqa: SLF001
+    transports: list[Any] = [protocol.transport for protocol in (*idle, *connector._acquired)]  # noqa: SLF001
+    loop_is_over = connector._loop.is_closed()  # noqa: SLF001
+    connector._close()  # noqa: SLF001
+    if loop_is_over:
+        for transport in transports:
+            tls = getattr(transport, "_ssl_protocol", None)
+            layers: tuple[Any, Any] = (transport, getattr(tls, "_transport", None))
+            for layer in layers:
+                with contextlib.suppress(Exception):  # nobody is left to be told
+                    layer._call_connection_lost(None)  # noqa: SLF001

@@ -1,0 +1,182 @@
+"""The open calls: how they begin, and each way in which they end."""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import contextlib
+import copy
+from collections.abc import Callable, Iterable
+
+from embedwire._http.messages import to_error
+from embedwire._http.records import Fault, Matrix
+from embedwire._queue.records import Call, Future, Item
+from embedwire._settings.options import Kind
+from embedwire.exceptions import DeadlineExceeded, RequestError, UsageError
+
+SLICE = 2000  # texts that enter or leave the queue in one go: about 5 ms
+
+
+class Calls:
+    """The calls that are open. A call ends in one way: it finishes, it fails, or it is cancelled.
+
+    Its state is the open calls and how many of their texts are not done. Written by this file; `dispatcher` and
+    `outcomes` tell it what happened.
+
+    Args:
+        look: Called when texts entered the queue or left it later than their call.
+    """
+
+    def __init__(self, look: Callable[[], None]) -> None:
+        self._look = look
+        self._open: set[Call] = set()
+        self.texts: dict[Kind, int] = {"query": 0, "document": 0}
+
+    def __contains__(self, call: object) -> bool:
+        return call in self._open
+
+    def all(self) -> list[Call]:
+        """The open calls."""
+        return list(self._open)
+
+    def has_room(self, kind: Kind, texts: int, max_queued: int) -> bool:
+        """Whether so many more texts may wait; a call that meets an empty queue always may."""
+        return self.texts[kind] == 0 or self.texts[kind] + texts <= max_queued
+
+    def begin(self, call: Call) -> None:
+        """A call comes; its texts enter the queue, a slice at a time, so that a million do not stop the loop."""
+        self._open.add(call)
+        self.texts[call.kind] += call.count
+        if call.deadline is not None:
+            call.timer = asyncio.get_running_loop().call_at(call.deadline, self._expire, call)
+        call.lane.calls[call.kind][call] = None
+        self._enter(call)
+
+    def done(self, call: Call, texts: int) -> None:
+        """So many of its texts have a vector or a fault now."""
+        self.texts[call.kind] -= texts
+        if call.left:
+            return
+        if call.faults:
+            self.fail_with(call, None)
+        else:
+            self._remove(call)
+            assert call.matrix is not None  # noqa: S101 - every row was put
+            _resolve(call.future, call.matrix)
+
+    def fail_at(self, call: Call, row: int, fault: Fault, sent: int) -> None:
+        """Fails a call for what is not one text's own fault."""
+        if call.open:
+            self.fail_with(call, _error(call, row, fault, sent))
+
+    def fail_with(self, call: Call, error: RequestError | None) -> None:
+        """Fails a call, by default with its first text's own error; what was done goes along with it."""
+        self._remove(call)
+        if error is None:
+            row = min(call.faults)
+            error = _error(call, row, *call.faults[row])
+        error.set_outcome(
+            call.completed,
+            lambda: {
+                call.index(row): _error(call, row, *fault) for row, fault in sorted(call.faults.items())
+            },
+        )
+        _resolve(call.future, error=error)
+
+    def fail(self, calls: Iterable[Call], error: Exception) -> None:
+        """Fails calls with the same error, each with its own copy of it."""
+        for call in list(calls):
+            if call.open:
+                self._remove(call)
+                _resolve(call.future, error=error)
+                error = _another(error)
+
+    def cancel(self, call: Call) -> None:
+        """The caller is gone: what only it wanted is not sent, or not waited for."""
+        if call.open:
+            self._remove(call)
+            _resolve(call.future)
+
+    def close_now(self) -> None:
+        """Ends every call without a word: the process ends, and only daemon threads still wait."""
+        for call in self.all():
+            self._remove(call)
+
+    def _expire(self, call: Call) -> None:
+        row = call.next_open()
+        batch = call.items[row].batch if row < len(call.items) else None
+        fault = Fault(
+            error=DeadlineExceeded,
+            what=f"the deadline passed with {call.left} of {call.count} texts left",
+            cure="Raise deadline=, or send less at once; what was done is in the error's `completed`.",
+        )
+        self.fail_at(call, row, fault, batch.sent if batch is not None else 0)
+        self._look()
+
+    def _enter(self, call: Call) -> None:
+        if not call.open:
+            return
+        call.lane.enter(call, SLICE)
+        if len(call.items) < call.count:
+            asyncio.get_running_loop().call_soon(self._enter_more, call)
+
+    def _enter_more(self, call: Call) -> None:
+        self._enter(call)
+        self._look()
+
+    def _remove(self, call: Call) -> None:
+        """Takes a call out of the queue, whichever way it ended."""
+        call.open = False
+        self._open.discard(call)
+        if call.timer is not None:
+            call.timer.cancel()
+        call.lane.calls[call.kind].pop(call, None)
+        if call.left:
+            self.texts[call.kind] -= call.left
+            self._give_up(call, 0)
+
+    def _give_up(self, call: Call, start: int) -> None:
+        """A call that is over wants none of its texts any more; a slice at a time."""
+        for item in call.items[start : start + SLICE]:
+            if item.wanted:
+                item.wanted -= 1
+                if not item.wanted:
+                    _unwanted(item, call)
+        if start + SLICE < len(call.items):
+            with contextlib.suppress(RuntimeError):  # the loop is over
+                asyncio.get_running_loop().call_soon(self._give_up, call, start + SLICE)
+
+
+def _unwanted(item: Item, call: Call) -> None:
+    """Nobody wants a text: it leaves the queue at once, so that nobody ever waits for it in vain."""
+    call.lane.forget(item, call.kind)
+    batch = item.batch
+    if batch is None:
+        return
+    batch.wanted -= 1
+    if not batch.wanted and batch.task is not None:
+        batch.task.cancel()
+
+
+def _error(call: Call, row: int, fault: Fault, sent: int) -> RequestError:
+    count = None if call.offset is not None else call.count
+    return to_error(fault, attempts=sent, server=call.lane.server, index=call.index(row), count=count)
+
+
+def _another(error: Exception) -> Exception:
+    """The same error once more: no two callers share one, as each adds its own frames to the traceback."""
+    try:
+        return copy.copy(error).with_traceback(None)
+    except Exception:  # of a class that cannot be copied
+        return UsageError(f"a function of the caller's raised {type(error).__name__}")
+
+
+def _resolve(future: Future, matrix: Matrix | None = None, error: BaseException | None = None) -> None:
+    """Ends a future; one whose caller has gone in this very moment is left alone."""
+    with contextlib.suppress(asyncio.InvalidStateError, concurrent.futures.InvalidStateError):
+        if error is not None:
+            future.set_exception(error)
+        elif matrix is not None:
+            future.set_result(matrix)
+        else:
+            future.cancel()

@@ -1,0 +1,236 @@
+"""Who is sent next: texts of all calls wait here, and a batch forms when a slot is free.
+
+Queries go before bulk, bulk calls take turns, equal texts travel once. There are no timers but the calls' deadlines and
+the next moment at which a server takes a request, and no locks: everything runs on the loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import Iterable
+from functools import partial
+
+from embedwire._http.embed import Visitor
+from embedwire._http.records import Job, Refused
+from embedwire._queue.calls import Calls
+from embedwire._queue.lane import KINDS, Lane
+from embedwire._queue.outcomes import deliver, refuse
+from embedwire._queue.records import Batch, Call, Future, Route
+from embedwire._servers.limiter import Sent
+from embedwire._servers.slots import Slots
+from embedwire._settings.options import Kind
+from embedwire._settings.settings import Form
+from embedwire.exceptions import Overloaded, UsageError
+
+BULK_EVERY = 4  # after so many batches of queries in a row, one of the bulk that waits goes first
+
+
+class Dispatcher:
+    """Gives each free slot of a server to whoever is next, all visitors of that server together.
+
+    Its state is the lanes that have work, in the order of their turns, and the timer that looks again.
+
+    Args:
+        slots: How many requests may be in flight.
+    """
+
+    def __init__(self, slots: Slots) -> None:
+        self._slots = slots
+        self._lanes: OrderedDict[tuple[Visitor, Form], Lane] = OrderedDict()
+        self._calls = Calls(self._look)
+        self._queries_in_a_row = 0
+        self._alarm: asyncio.TimerHandle | None = None
+        slots.on_free.append(self._look)
+
+    @property
+    def queued(self) -> int:
+        """Texts that wait or are on their way."""
+        return sum(self._calls.texts.values())
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing waits and nothing is under way."""
+        return not self._lanes and not self._calls.all()
+
+    def submit(
+        self,
+        route: Route,
+        form: Form,
+        texts: list[str],
+        kind: Kind,
+        future: Future,
+        *,
+        deadline: float | None,
+        max_queued: int,
+        offset: int | None = None,
+        normalize: bool = False,
+    ) -> Call:
+        """Queues a call; its matrix, or its error, comes with ``future``.
+
+        Args:
+            route: Where the texts go.
+            form: What its requests look like.
+            texts: At least one, prompts included.
+            kind: Queries go first.
+            future: Gets a float32 matrix of shape ``(len(texts), dimensions)`` or an exception.
+            deadline: In loop time.
+            max_queued: The most texts that may wait at this server; a call that meets an empty queue always may.
+            offset: Index of the first text in the caller's list, if these are a part of one.
+            normalize: Bring each vector to unit length.
+
+        Raises:
+            Overloaded: There is no room.
+        """
+        if not self._calls.has_room(kind, len(texts), max_queued):
+            raise Overloaded(
+                f"{self._calls.texts[kind]} texts wait for {route.visitor.target.base_url}, and {len(texts)} more "
+                f"would go over max_queued={max_queued}. Send fewer at once, or raise max_queued=."
+            )
+        lane = self._lanes.get((route.visitor, form))
+        if lane is None:
+            lane = self._lanes[route.visitor, form] = Lane(form, route)
+            route.slots.enlist(lane, lane.concurrency)
+        call = Call(lane, texts, kind, future, deadline=deadline, offset=offset, normalize=normalize)
+        self._calls.begin(call)
+        self._look()
+        return call
+
+    def cancel(self, call: Call) -> None:
+        """A caller is gone."""
+        self._calls.cancel(call)
+        self._look()
+
+    def fail(self, calls: Iterable[Call], error: Exception) -> None:
+        """Ends some calls with an error, each with its own."""
+        self._calls.fail(calls, error)
+        self._look()
+
+    def calls(self) -> list[Call]:
+        """The open calls."""
+        return self._calls.all()
+
+    async def close(self, visitor: Visitor) -> None:
+        """Cancels what a visitor has under way, and waits until it has let go of its connections."""
+        tasks = [
+            batch.task
+            for (who, _), lane in self._lanes.items()
+            if who is visitor
+            for batches in lane.under_way.values()
+            for batch in batches
+            if batch.task is not None
+        ]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    def close_now(self) -> None:
+        """Looks no more, and tells nobody: the last visitor is gone, or the process ends."""
+        self._calls.close_now()
+        if self._alarm is not None:
+            self._alarm.cancel()
+        if self._look in self._slots.on_free:
+            self._slots.on_free.remove(self._look)
+
+    def _look(self) -> None:
+        """Gives every free slot to whoever is next: a repeat that waits, or a new batch."""
+        while self._slots.free and self._start_next():
+            pass
+
+    def _start_next(self) -> bool:
+        now = asyncio.get_running_loop().time()
+        for kind in reversed(KINDS) if self._queries_in_a_row >= BULK_EVERY else KINDS:
+            if self._slots.resume(kind) or self._form(kind, now):
+                self._queries_in_a_row = self._queries_in_a_row + 1 if kind == "query" else 0
+                return True
+        for lane in self._lanes.values():
+            for kind in KINDS:
+                if not lane.calls[kind]:
+                    lane.sizing.tuner(lane.form, kind).idle()
+        return False
+
+    def _form(self, kind: Kind, now: float) -> bool:
+        """Starts the next batch of a kind; lanes take turns."""
+        for key, lane in list(self._lanes.items()):
+            if not (lane.calls[kind] or lane.parts[kind]) or lane.full(kind):
+                continue
+            moment = lane.closed_until(now)
+            if moment > now:
+                self._look_at(moment)
+                continue
+            batch = lane.take(kind, now)
+            if batch is not None:
+                self._lanes.move_to_end(key)
+                self._start(batch, now)
+                return True
+        return False
+
+    def _look_at(self, moment: float) -> None:
+        if self._alarm is None or self._alarm.cancelled() or self._alarm.when() > moment:
+            if self._alarm is not None:
+                self._alarm.cancel()
+            self._alarm = asyncio.get_running_loop().call_at(moment, self._ring)
+
+    def _ring(self) -> None:
+        self._alarm = None
+        self._look()
+
+    def _start(self, batch: Batch, now: float) -> None:
+        lane, loop = batch.lane, asyncio.get_running_loop()
+        batch.began, batch.slot = now, self._slots.take()
+        full = not batch.history.sent and bool(lane.calls[batch.kind])
+        batch.round = lane.sizing.tuner(lane.form, batch.kind).sent(now, full=full)
+        lane.under_way[batch.kind].add(batch)
+        job = Job(
+            form=lane.form,
+            kind=batch.kind,
+            texts=batch.texts,
+            waiting=self.queued - len(batch.items),
+            until=batch.until,
+            suspicious=batch.suspicious,
+            history=batch.history,
+        )
+        batch.task = loop.create_task(self._send(batch, job, lane.route.visitor.reserve(job)))
+        batch.task.add_done_callback(partial(self._over, batch))
+
+    async def _send(self, batch: Batch, job: Job, sent: Sent | None) -> None:
+        assert batch.slot is not None  # noqa: S101 - it was started
+        try:
+            vectors = await batch.lane.route.visitor.send(job, batch.slot, sent)
+        except Refused as refused:
+            batch.task = None
+            refuse(batch, refused, self._calls)
+        except Exception as error:
+            # Of the user's own key function, or no memory: no caller may wait for ever.
+            batch.task = None
+            self._calls.fail(batch.callers(), error)
+        else:
+            batch.task = None
+            deliver(batch, vectors, self._calls)
+
+    def _over(self, batch: Batch, task: asyncio.Task[None]) -> None:
+        """A batch is over; also where its task was cancelled before it began. None of its texts stays behind."""
+        lane = batch.lane
+        lane.under_way[batch.kind].discard(batch)
+        left = {call for item in batch.items if item.batch is batch for call, _ in item.rows()}
+        if left and task.cancelled():  # nobody here asked for it: the loop is ending
+            for call in left:
+                self._calls.cancel(call)
+        elif left:
+            self._calls.fail(left, _broke(task.exception()))
+        if batch.slot is not None:
+            batch.slot.give_back()
+        if not lane.busy:
+            self._lanes.pop((lane.route.visitor, lane.form), None)
+            lane.route.slots.dismiss(lane)
+            for kind in KINDS:
+                lane.sizing.tuner(lane.form, kind).idle()
+        self._look()
+
+
+def _broke(error: BaseException | None) -> Exception:
+    """What broke a batch that should have ended in vectors or a refusal: a log handler that exits, say."""
+    name = "nothing" if error is None else type(error).__name__
+    return UsageError(
+        f"{name} was raised on embedwire's event loop, by a log handler or a function passed in"
+    )

@@ -1,0 +1,174 @@
+"""A lane: the waiting texts of one form. It forms batches, and decides nothing else."""
+
+from __future__ import annotations
+
+from collections import OrderedDict, deque
+
+from embedwire._queue.records import Batch, Call, Item, Route
+from embedwire._servers.known import sizing
+from embedwire._servers.sizes import Limits, Sizing, least
+from embedwire._servers.tuner import PER_TEXT
+from embedwire._settings.options import Kind
+from embedwire._settings.settings import Form
+
+KINDS: tuple[Kind, ...] = ("query", "document")
+QUERIES_UNDER_WAY = 4  # that a lane may have in any case, so that a query need not wait for others' pauses
+
+
+class Lane:
+    """The waiting texts of one form: only these may share a request. It exists while it has work.
+
+    Its state is the texts that wait or travel, the calls and the parts of failed batches that wait, and the batches
+    under way: on the wire, or pausing before a repeat. Queries and documents are apart, so that a query never waits for
+    a text in a large request. Written by `dispatcher`.
+
+    Attributes:
+        successes: Batches that went well.
+        refused: Texts refused alone since then.
+    """
+
+    def __init__(self, form: Form, route: Route) -> None:
+        self.form = form
+        self.route = route
+        self.sizing: Sizing = sizing(route.visitor.target, form.variant)
+        self.items: dict[Kind, dict[str, Item]] = {kind: {} for kind in KINDS}
+        self.calls: dict[Kind, OrderedDict[Call, None]] = {kind: OrderedDict() for kind in KINDS}
+        self.parts: dict[Kind, deque[Batch]] = {kind: deque() for kind in KINDS}
+        self.under_way: dict[Kind, set[Batch]] = {kind: set() for kind in KINDS}
+        self.successes = 0
+        self.refused = 0
+
+    @property
+    def server(self) -> str:
+        """Base URL, for messages."""
+        return self.route.visitor.target.base_url
+
+    @property
+    def busy(self) -> bool:
+        """Whether anything waits or is under way."""
+        return any(
+            self.under_way[kind] or self.calls[kind] or any(part.wanted for part in self.parts[kind])
+            for kind in KINDS
+        )
+
+    @property
+    def accepted(self) -> bool:
+        """Whether the server ever embedded a text of this form."""
+        return self.route.visitor.model(self.form).seconds is not None
+
+    def concurrency(self) -> int:
+        """The most requests in flight that this lane's users want."""
+        return self.sizing.concurrency(self.form)
+
+    def full(self, kind: Kind) -> bool:
+        """Whether so many batches are under way that no more should be formed: what pauses has left the wire."""
+        least_allowed = QUERIES_UNDER_WAY if kind == "query" else 1
+        return len(self.under_way[kind]) >= max(least_allowed, self.concurrency())
+
+    def closed_until(self, now: float) -> float:
+        """The moment at which the server, or the user's rate limit, takes the next request; ``now`` if at once."""
+        visitor, rate, cap = self.route.visitor, self.form.rate, self.form.retry.retry_after_cap
+        paused_until = visitor.model(self.form).paused_until
+        if not now < paused_until <= now + cap:
+            paused_until = now
+        if rate is None:
+            return paused_until
+        return max(paused_until, visitor.minute().next_moment(rate, now))
+
+    def enter(self, call: Call, most: int) -> None:
+        """Puts a call's next texts into the queue."""
+        known, start = self.items[call.kind], len(call.items)
+        for row, text in enumerate(call.texts[start : start + most], start):
+            item = known.get(text)
+            if item is None:
+                item = known[text] = Item(text)
+            item.owners.append((call, row))
+            item.wanted += 1
+            call.items.append(item)
+
+    def forget(self, item: Item, kind: Kind) -> None:
+        """This text neither waits nor travels any more: it has its vector, it failed, or nobody wants it."""
+        item.wanted = 0
+        item.owners = []
+        if self.items[kind].get(item.text) is item:
+            del self.items[kind][item.text]
+
+    def take(self, kind: Kind, now: float) -> Batch | None:
+        """The next batch of a kind: a part of one that failed, or as many waiting texts as one request carries.
+
+        The next call's texts go first, then it is another call's turn.
+        """
+        parts = self.parts[kind]
+        while parts:
+            part = parts.popleft()
+            if part.wanted:
+                return part
+        if not self.calls[kind]:
+            return None
+        batch = Batch(self, kind, since=self.successes)
+        self._fill(batch, now)
+        return batch if batch.items else None
+
+    def _fill(self, batch: Batch, now: float) -> None:
+        """Moves waiting texts into a batch, as many as it can carry."""
+        calls, limits = self.calls[batch.kind], self._limits(batch.kind, now)
+        load = _Load(limits)
+        for _ in range(len(calls)):
+            call = next(iter(calls))
+            full = self._move(batch, call, load, now)
+            if call.cursor < call.count:
+                calls.move_to_end(call)
+            else:
+                del calls[call]
+            if full:
+                break
+
+    def _limits(self, kind: Kind, now: float) -> Limits:
+        limits, rate = self.sizing.limits(self.form, kind), self.form.rate
+        if rate is None:
+            return limits
+        room = self.route.visitor.minute().room(rate, now)
+        return Limits(
+            texts=least(limits.texts, room.texts),
+            chars=least(limits.chars, room.chars),
+            work=limits.work,
+            free=limits.free,
+        )
+
+    def _move(self, batch: Batch, call: Call, load: _Load, now: float) -> bool:
+        """Moves a call's waiting texts into a batch; True once it can carry no more."""
+        for item in call.waiting(now):
+            if not load.takes(item.text):
+                return True
+            batch.add(item)
+            if load.full:
+                call.cursor += 1
+                return True
+        return False
+
+
+class _Load:
+    """What a batch carries so far. Written by `Lane`."""
+
+    __slots__ = ("_chars", "_limits", "_texts", "_work")
+
+    def __init__(self, limits: Limits) -> None:
+        self._limits = limits
+        self._texts = self._chars = 0
+        self._work = 0.0
+
+    @property
+    def full(self) -> bool:
+        """Whether there is room for no other text, however short."""
+        return self._texts == self._limits.texts
+
+    def takes(self, text: str) -> bool:
+        """Takes a text in, where it fits; the first one always does."""
+        limits, chars, work = self._limits, self._chars + len(text), self._work + len(text) + PER_TEXT
+        if self._texts:
+            if limits.chars is not None and chars > limits.chars:
+                return False
+            if limits.work is not None and self._texts >= limits.free and work > limits.work:
+                return False
+        self._texts, self._chars, self._work = self._texts + 1, chars, work
+        return True

@@ -1,0 +1,143 @@
+"""What came of a batch: vectors go into their callers' rows, a refusal is divided until it is known whose it is."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+
+from embedwire._http.records import Action, Fault, Refused, Vectors
+from embedwire._queue.calls import Calls
+from embedwire._queue.lane import Lane
+from embedwire._queue.records import Batch, Call, Item, Whole
+from embedwire._queue.splitting import by_caller, parts, wanted
+from embedwire.exceptions import BadReply, ServerRefused, TextRefused
+
+REFUSED_IN_A_ROW = 16  # texts refused alone, one after another: then it is the server, not the texts
+REFUSED_AT_FIRST = 4  # the same, before any text was accepted
+HARMED_IN_A_ROW = 3  # the same, where each one crashes the server or makes it hang
+
+
+def deliver(batch: Batch, vectors: Vectors, calls: Calls) -> None:
+    """Puts the vectors of a batch into the rows of the calls that want them."""
+    lane, matrix = batch.lane, vectors.matrix
+    width = matrix.shape[1]
+    for call in batch.callers():
+        if not call.make_room(width):
+            calls.fail_at(call, call.next_open(), _other_width(call, width), vectors.sent)
+    lane.successes += 1
+    lane.refused = 0
+    _note_size(batch)
+    everything = list(range(len(matrix)))
+    places: dict[Call, tuple[list[int], list[int]]] = {}  # rows of the call, rows of the matrix
+    for position, item in enumerate(batch.items):
+        for call, row in item.rows():
+            rows, positions = places.setdefault(call, ([], []))
+            rows.append(row)
+            positions.append(position)
+        lane.forget(item, batch.kind)
+    for call, (rows, positions) in places.items():
+        call.put(rows, matrix if positions == everything else matrix[positions])
+        calls.done(call, len(rows))
+
+
+def refuse(batch: Batch, refused: Refused, calls: Calls) -> None:
+    """Divides a batch that got no vectors, or fails whose it is."""
+    fault, history, lane = refused.fault, refused.history, batch.lane
+    batch.history = history
+    if fault.max_texts is not None and fault.max_texts < len(batch.items):
+        lane.sizing.texts.named(fault.max_texts)
+    if batch.whole is not None:
+        batch.whole.parts = 0  # never all of them now: its size was not the only reason
+    if refused.action is Action.SPLIT and len(batch.items) > 1:
+        _divide(batch, fault)
+    elif refused.action is Action.SPLIT and not _refuses_everything(lane, fault):
+        _fail_text(batch.items[0], batch, fault, calls)
+    elif fault.error is BadReply and len(groups := by_caller(wanted(batch))) > 1:
+        _put_back(batch, groups, None, bisecting=False)  # so that it fails only whose texts are at fault
+    else:
+        if refused.action is Action.SPLIT:
+            fault = _of_server(fault)
+        for call, row in batch.callers().items():
+            calls.fail_at(call, row, fault, history.sent)
+
+
+def _divide(batch: Batch, fault: Fault) -> None:
+    """Puts the parts of a batch back: by the cap that the server named, by caller, or in halves."""
+    sizing, tuner = batch.lane.sizing, batch.lane.sizing.tuner(batch.lane.form, batch.kind)
+    divided = parts(batch, fault, batch.history)
+    whole = None
+    if not fault.of_text and fault.position is None:
+        tuner.trouble(len(batch.items))
+        if fault.of_size:
+            sizing.texts.refused(len(batch.items))
+            if fault.of_size == "chars":
+                sizing.chars.refused(batch.chars)
+        # Only what happened to all that was sent, for no reason that was named, may be due to its size.
+        complete = sum(map(len, divided)) == len(batch.items)
+        if fault.of_size and fault.max_texts is None and complete:
+            whole = Whole(of=fault.of_size, parts=len(divided))
+    _put_back(batch, divided, whole, bisecting=not fault.of_text)
+
+
+def _put_back(batch: Batch, divided: list[list[Item]], whole: Whole | None, *, bisecting: bool) -> None:
+    """In front of all else that waits: one failure is got to the bottom of before the next."""
+    history = replace(batch.history, bisecting=bisecting)
+    for items in reversed(divided):
+        part = Batch(batch.lane, batch.kind, history=history, since=batch.since, whole=whole)
+        for item in items:
+            part.add(item)
+        batch.lane.parts[batch.kind].appendleft(part)
+
+
+def _fail_text(item: Item, batch: Batch, fault: Fault, calls: Calls) -> None:
+    rows = list(item.rows())
+    batch.lane.forget(item, batch.kind)
+    for call, row in rows:
+        if call.open:
+            call.fail(row, fault, batch.history.sent)
+            calls.done(call, 1)
+
+
+def _refuses_everything(lane: Lane, fault: Fault) -> bool:
+    """Whether it is the server, not this text: else a wrong setting would cost a request for every text."""
+    if fault.of_text:
+        return False
+    lane.refused += 1
+    if fault.harmful:
+        return lane.refused >= HARMED_IN_A_ROW
+    return lane.refused >= (REFUSED_IN_A_ROW if lane.accepted else REFUSED_AT_FIRST)
+
+
+def _of_server(fault: Fault) -> Fault:
+    return replace(
+        fault,
+        error=ServerRefused if fault.error is TextRefused else fault.error,
+        what=f"the server refuses one text after another; last, {fault.what}",
+    )
+
+
+def _other_width(call: Call, width: int) -> Fault:
+    assert call.matrix is not None  # noqa: S101 - it has a width
+    return Fault(
+        error=BadReply,
+        what=f"vectors of {width} numbers where this call's first ones have {call.matrix.shape[1]}",
+        cure="The model was exchanged meanwhile; embed everything again.",
+    )
+
+
+def _note_size(batch: Batch) -> None:
+    """A batch of this size went well; where all parts of a refused one did, it was refused for its size."""
+    sizing, texts, chars = batch.lane.sizing, len(batch.items), batch.chars
+    sizing.texts.taken(texts)
+    sizing.chars.taken(chars)
+    now = asyncio.get_running_loop().time()
+    sizing.tuner(batch.lane.form, batch.kind).done(batch.round, chars, texts, now - batch.began, now)
+    whole = batch.whole
+    if whole is None or not whole.parts:
+        return
+    whole.parts -= 1
+    whole.texts = max(whole.texts, texts)
+    whole.chars = max(whole.chars, chars)
+    if not whole.parts:
+        cap = sizing.texts if whole.of == "texts" else sizing.chars
+        cap.inferred(whole.texts if whole.of == "texts" else whole.chars)

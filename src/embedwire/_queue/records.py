@@ -1,0 +1,252 @@
+"""The records of the queue: calls, the distinct texts they wait for, and batches. Written by this room alone."""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import operator
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal, TypeAlias
+
+import numpy as np
+
+from embedwire._http.embed import Visitor
+from embedwire._http.records import NEW, Fault, History, Matrix
+from embedwire._http.reply import normalized
+from embedwire._servers.slots import Slot, Slots
+from embedwire._settings.options import Kind
+from embedwire.exceptions import Completed
+
+if TYPE_CHECKING:
+    from embedwire._queue.lane import Lane
+
+Future: TypeAlias = asyncio.Future[Matrix] | concurrent.futures.Future[Matrix]
+
+OPEN, DONE, FAILED = 0, 1, 2  # states of a row
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """One way for texts to go: a server's slots, and who sends."""
+
+    slots: Slots
+    visitor: Visitor
+
+
+class Call:
+    """One caller's texts on their way into one matrix.
+
+    Its state is the rows: which are done, how many are left, and what went wrong with those that failed.
+    """
+
+    __slots__ = (
+        "count",
+        "cursor",
+        "deadline",
+        "faults",
+        "future",
+        "items",
+        "kind",
+        "lane",
+        "left",
+        "matrix",
+        "normalize",
+        "offset",
+        "open",
+        "rows",
+        "texts",
+        "timer",
+    )
+
+    def __init__(
+        self,
+        lane: Lane,
+        texts: list[str],
+        kind: Kind,
+        future: Future,
+        *,
+        deadline: float | None = None,
+        offset: int | None = None,
+        normalize: bool = False,
+    ) -> None:
+        self.lane = lane
+        self.texts = texts
+        self.count = len(texts)
+        self.kind: Kind = kind
+        self.future = future
+        self.deadline = deadline
+        self.offset = offset  # index of the first text in the caller's list, where these are a part of one
+        self.normalize = normalize
+        self.timer: asyncio.TimerHandle | None = None
+        self.open = True  # until it is over
+        self.items: list[Item] = []  # one per text that is in the queue so far, the same one for equal texts
+        self.cursor = 0  # the first text that may still wait
+        self.left = self.count
+        self.matrix: Matrix | None = None
+        self.rows = bytearray(self.count)  # of OPEN, DONE, FAILED
+        self.faults: dict[int, tuple[Fault, int]] = {}  # by row, with the requests that were sent for it
+
+    def index(self, row: int) -> int:
+        """Index of a text in the caller's list."""
+        return row + (self.offset or 0)
+
+    def waiting(self, now: float) -> Iterator[Item]:
+        """The texts that nobody has sent yet, in order; none once the deadline has passed."""
+        if self.deadline is not None and self.deadline <= now:
+            return
+        while self.cursor < len(self.items):
+            item = self.items[self.cursor]
+            if item.batch is None:
+                yield item
+                if item.batch is None:
+                    return
+            self.cursor += 1
+
+    def make_room(self, width: int) -> bool:
+        """Makes the matrix, before anything is delivered; False where it is there and has another width."""
+        if self.matrix is None:
+            self.matrix = np.empty((self.count, width), dtype=np.float32)
+        return bool(self.matrix.shape[1] == width)
+
+    def put(self, rows: list[int], vectors: Matrix) -> None:
+        """Takes the vectors of some texts, as the caller wants them."""
+        assert self.matrix is not None  # noqa: S101 - there is room
+        if self.normalize:
+            vectors = normalized(vectors)
+        first, count = rows[0], len(rows)
+        if rows[-1] - first == count - 1 and all(map(operator.lt, rows, rows[1:])):  # in a row: one copy
+            self.matrix[first : first + count] = vectors
+            self.rows[first : first + count] = b"\x01" * count
+        else:
+            self.matrix[rows] = vectors
+            for row in rows:
+                self.rows[row] = DONE
+        self.left -= count
+
+    def next_open(self) -> int:
+        """The first text that has neither vector nor fault."""
+        return max(0, self.rows.find(OPEN))
+
+    def fail(self, row: int, fault: Fault, sent: int) -> None:
+        """Takes note that text ``row`` gets no vector."""
+        self.faults[row] = fault, sent
+        self.rows[row] = FAILED
+        self.left -= 1
+
+    def completed(self) -> Completed:
+        """What is done so far."""
+        if self.matrix is None:
+            return Completed([], np.empty((0, 0), dtype=np.float32))
+        rows = np.flatnonzero(np.frombuffer(self.rows, dtype=np.uint8) == DONE)
+        return Completed([self.index(row) for row in rows.tolist()], self.matrix[rows])
+
+
+class Item:
+    """One distinct text on its way to the server, and the rows of the calls that want its vector.
+
+    Its state is who wants it, and the batch that it left the queue in. The rows of calls that are over stay in
+    ``owners`` and are passed over; only ``wanted`` counts.
+    """
+
+    __slots__ = ("batch", "owners", "text", "wanted")
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+        self.owners: list[tuple[Call, int]] = []
+        self.wanted = 0  # rows of open calls
+        self.batch: Batch | None = None  # set from the moment that it leaves the queue
+
+    def rows(self) -> Iterator[tuple[Call, int]]:
+        """The rows of open calls that want it."""
+        return ((call, row) for call, row in self.owners if call.open)
+
+
+@dataclass(eq=False, slots=True)
+class Whole:
+    """A batch that failed and was sent again in parts. If every part succeeds, its size was the reason.
+
+    Attributes:
+        of: What there may have been too much of.
+        parts: Parts that did not succeed yet; 0 where one failed, too.
+        texts: Texts in the largest part that succeeded.
+        chars: Characters in it.
+    """
+
+    of: Literal["texts", "chars"]
+    parts: int
+    texts: int = 0
+    chars: int = 0
+
+
+@dataclass(eq=False, repr=False, slots=True)  # no repr: it would show texts
+class Batch:
+    """Texts that travel in one request.
+
+    Attributes:
+        lane: Where they waited.
+        kind: Queries or documents.
+        items: The texts, in the order of the request.
+        history: What happened to them before.
+        since: Successes of the lane when they were sent first.
+        wanted: Texts in it that somebody still wants.
+        whole: The refused batch that this one is a part of.
+        task: What sends it now.
+        slot: Its place on the wire.
+        round: Of the tuner.
+        began: Loop time of its sending.
+    """
+
+    lane: Lane
+    kind: Kind
+    items: list[Item] = field(default_factory=list)
+    history: History = NEW
+    since: int = 0
+    wanted: int = 0
+    whole: Whole | None = None
+    task: asyncio.Task[None] | None = None
+    slot: Slot | None = None
+    round: int = -1
+    began: float = 0.0
+
+    def add(self, item: Item) -> None:
+        """Takes a wanted text in."""
+        self.items.append(item)
+        self.wanted += 1
+        item.batch = self
+
+    @property
+    def texts(self) -> list[str]:
+        """The texts, in the order of the request."""
+        return [item.text for item in self.items]
+
+    @property
+    def chars(self) -> int:
+        """Characters in it."""
+        return sum(len(item.text) for item in self.items)
+
+    @property
+    def sent(self) -> int:
+        """Requests sent for these texts so far."""
+        return self.history.sent + (self.slot.sent if self.slot is not None else 0)
+
+    def callers(self) -> dict[Call, int]:
+        """The open calls that want a text of it, each with the first row that does."""
+        callers: dict[Call, int] = {}
+        for item in self.items:
+            for call, row in item.rows():
+                callers.setdefault(call, row)
+        return callers
+
+    def until(self) -> float | None:
+        """The last of its callers' deadlines, in loop time; None if somebody waits without one."""
+        last = 0.0
+        for call in self.callers():
+            if call.deadline is None:
+                return None
+            last = max(last, call.deadline)
+        return last
+
+    def suspicious(self) -> bool:
+        """Whether a failure that strikes again may be one text's: several calls share it, or others went well."""
+        return self.lane.successes > self.since or len(self.callers()) > 1

@@ -1,0 +1,39 @@
+"""How a batch that failed is divided before it is sent again. Pure."""
+
+from __future__ import annotations
+
+from embedwire._http.records import Fault, History
+from embedwire._queue.records import Batch, Item
+
+
+def wanted(batch: Batch) -> list[Item]:
+    """The texts of a batch that somebody still wants."""
+    return [item for item in batch.items if item.wanted]
+
+
+def parts(batch: Batch, fault: Fault, history: History) -> list[list[Item]]:
+    """The parts to send next, in order: what may be at fault apart from what is not.
+
+    Args:
+        batch: What failed.
+        fault: How.
+        history: What happened to its texts so far, this failure included.
+    """
+    items = wanted(batch)
+    suspect = None if fault.position is None else batch.items[fault.position]
+    if suspect in items:
+        return [part for part in ([item for item in items if item is not suspect], [suspect]) if part]
+    # What harms the server is not tried out on it more often than it must be: caller by caller, then text by text.
+    if fault.harmful and history.timeouts + history.breaks > 1 and len(groups := by_caller(items)) > 1:
+        return groups
+    size = max(1, min(fault.max_texts or len(items), (len(items) + 1) // 2))
+    return [items[at : at + size] for at in range(0, len(items), size)]
+
+
+def by_caller(items: list[Item]) -> list[list[Item]]:
+    """The texts, by the first open call that wants each."""
+    groups: dict[object, list[Item]] = {}
+    for item in items:
+        call, _ = next(item.rows())
+        groups.setdefault(call, []).append(item)
+    return list(groups.values())

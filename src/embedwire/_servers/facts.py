@@ -1,0 +1,74 @@
+"""What was learnt of one server, and of one model on it: the records.
+
+No locks: each fact is one plain assignment, and one that is lost does no harm.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from embedwire._servers.kinds import ServerKind, Told, recognised
+from embedwire._servers.pace import Budget
+
+
+@dataclass(slots=True, eq=False)
+class ServerFacts:
+    """A server, whoever asks. Written by `_http`. Asked again after a restart, a loading model, other software.
+
+    Attributes:
+        kind: Its software; None until it answered.
+        software: Its ``Server`` header.
+        told: What it says of itself.
+        asked: Whether it told all that it will.
+        unanswered: Questions that failed for a passing reason.
+        alive: It has answered.
+    """
+
+    kind: ServerKind | None = None
+    software: str | None = None
+    told: Told = field(default_factory=Told)
+    asked: bool = False
+    unanswered: int = 0
+    alive: bool = False
+
+    def met(self, headers: Mapping[str, str]) -> None:
+        """It answered an embedding request well, with these headers."""
+        kind, software = recognised(headers), headers.get("server")
+        if self.kind is not None and (kind, software) != (self.kind, self.software):
+            self.forget()
+        # TEI has no Server header.
+        self.kind, self.software = kind, software or (kind.name if kind.own_header else None)
+
+    def forget(self) -> None:
+        """It may have been restarted, with other settings."""
+        self.told, self.asked, self.unanswered = Told(), False, 0
+
+
+@dataclass(slots=True, eq=False)
+class ModelFacts:
+    """What one visitor (its key, its headers) sees of one model, in one number of dimensions. Written by `_http`.
+
+    Attributes:
+        served: The model that the server serves, where none was named.
+        asked_model: Whether the server was asked for that.
+        width: Numbers per vector.
+        length: Length of a vector that came in decimal.
+        base64: Whether base64 was seen to carry vectors like those in decimal.
+        repeats: What repeats are left.
+        paused_until: When, in loop time, the server wants the next request.
+        seconds: How long a request takes, on the average of late.
+    """
+
+    served: str | None = None
+    asked_model: bool = False
+    width: int | None = None
+    length: float | None = None
+    base64: bool | None = None
+    repeats: Budget = field(default_factory=Budget)
+    paused_until: float = 0.0
+    seconds: float | None = None
+
+    def took(self, seconds: float) -> None:
+        """A request that went well took so long."""
+        self.seconds = seconds if self.seconds is None else 0.7 * self.seconds + 0.3 * seconds

@@ -1,0 +1,83 @@
+"""What the rest of the package may ask a kind of server."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Told:
+    """What a server says of itself; None where it does not.
+
+    Attributes:
+        slots: Requests that it works on at the same time.
+        context: Tokens that one text may have.
+        max_texts: Most texts in one request.
+    """
+
+    slots: int | None = None
+    context: int | None = None
+    max_texts: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Words:
+    """A server's words in an error, as regular expressions without regard to case; "" where it has none.
+
+    Attributes:
+        of_text: The text itself is at fault (too long, no number for it), whatever the status.
+        tokens: The same, with the groups ``tokens`` and ``limit``.
+        too_many: There are too many texts, with the group ``most``.
+        loading: The model is still loading.
+    """
+
+    of_text: str = ""
+    tokens: str = ""
+    too_many: str = ""
+    loading: str = ""
+
+
+def tells_nothing(reply: Mapping[str, Any]) -> Told:
+    """Of a server without a path that tells."""
+    return Told()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServerKind:
+    """One server software.
+
+    Attributes:
+        name: What it calls itself.
+        server_header: The start of its ``Server`` header, in small letters; "" where that tells nothing.
+        own_header: A header that no other software sends; "" for none.
+        tells: Path, from the root, of what it says of itself; None where there is none.
+        read: That reply → what is useful of it.
+        spare_threads: Connections that it serves beyond its slots, where each connection holds one of its threads;
+            None: connections cost nothing.
+        drops_work: Whether it stops computing when its client leaves.
+        token_fields: Fields of an error that hold the text's tokens and the limit.
+        words: Of its errors.
+    """
+
+    name: str
+    server_header: str = ""
+    own_header: str = ""
+    tells: str | None = None
+    read: Callable[[Mapping[str, Any]], Told] = tells_nothing
+    spare_threads: int | None = None
+    drops_work: bool = False
+    token_fields: tuple[str, str] | None = None
+    words: Words = Words()
+
+    def sends(self, headers: Mapping[str, str]) -> bool:
+        """Whether these are the headers of its replies."""
+        if self.own_header and self.own_header in headers:
+            return True
+        return bool(self.server_header) and headers.get("server", "").lower().startswith(self.server_header)
+
+
+def count(value: object) -> int | None:
+    """A number of things in a server's reply, where it is one."""
+    return value if type(value) is int and 0 < value < 2**31 else None

@@ -1,0 +1,12 @@
+"""vLLM's OpenAI-compatible server. Its ``Server`` header is uvicorn's."""
+
+from __future__ import annotations
+
+from embedwire._servers.kinds.base import ServerKind, Words
+
+VLLM = ServerKind(
+    name="vllm",
+    server_header="vllm",
+    drops_work=True,  # it aborts a request whose client has left
+    words=Words(of_text=r"maximum context length"),
+)

@@ -1,0 +1,117 @@
+"""What was learnt of each server and of each model on it; kept for the life of the process, for every client and loop.
+
+No locks: each fact is one plain assignment, and one that is lost does no harm.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeVar
+
+from embedwire._servers.facts import ModelFacts, ServerFacts
+from embedwire._servers.limiter import Minute
+from embedwire._servers.sizes import Sizing
+from embedwire._settings.address import Target
+from embedwire._settings.settings import Form, Variant
+
+K = TypeVar("K")
+V = TypeVar("V")
+
+MOST_MODELS = 4096  # that are remembered: a process may meet a new key with each of its users
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServerInfo:
+    """What is known about a server; ``None`` where it did not tell and nothing showed it yet.
+
+    Attributes:
+        url: Base URL, version included.
+        software: The reply's ``Server`` header, such as ``llama.cpp``.
+        model: The model that requests name.
+        dimensions: Numbers per vector.
+        slots: Requests that the server works on at the same time.
+        context: Tokens that one text may have.
+        max_texts: Most texts in one request, learned from the answer that refused more.
+        max_chars: Most characters in one request, likewise.
+        base64: Whether vectors in base64 were seen to be as those in decimal.
+    """
+
+    url: str
+    software: str | None = None
+    model: str | None = None
+    dimensions: int | None = None
+    slots: int | None = None
+    context: int | None = None
+    max_texts: int | None = None
+    max_chars: int | None = None
+    base64: bool | None = None
+
+
+_servers: dict[str, ServerFacts] = {}
+_models: dict[tuple[Target, Variant], ModelFacts] = {}
+_sizings: dict[tuple[Target, Variant], Sizing] = {}
+_minutes: dict[Target, Minute] = {}
+
+
+def server_facts(base_url: str) -> ServerFacts:
+    """What is known about a server."""
+    return _remember(_servers, base_url, ServerFacts)
+
+
+def model_facts(target: Target, variant: Variant) -> ModelFacts:
+    """What a visitor knows of a model."""
+    return _remember(_models, (target, variant), ModelFacts)
+
+
+def sizing(target: Target, variant: Variant) -> Sizing:
+    """How large requests for a model may be."""
+    return _remember(_sizings, (target, variant), lambda: Sizing(server_facts(target.base_url)))
+
+
+def minute(target: Target, now: float) -> Minute:
+    """What a visitor sent to its server in the last minute."""
+    if target not in _minutes:
+        for other, record in list(_minutes.items()):
+            if record.idle(now):
+                _minutes.pop(other, None)
+    return _minutes.setdefault(target, Minute())
+
+
+def server_info(target: Target, form: Form) -> ServerInfo:
+    """What is known, for one choice of model and dimensions."""
+    facts, model, sizes = (
+        server_facts(target.base_url),
+        model_facts(target, form.variant),
+        sizing(target, form.variant),
+    )
+    return ServerInfo(
+        url=target.base_url,
+        software=facts.software,
+        model=form.model or model.served,
+        dimensions=form.dimensions or model.width,
+        slots=facts.told.slots,
+        context=facts.told.context,
+        max_texts=sizes.max_texts,
+        max_chars=sizes.chars.most,
+        base64=model.base64,
+    )
+
+
+def forget() -> None:
+    """Forgets every server: in a forked child, and between tests."""
+    _servers.clear()
+    _models.clear()
+    _sizings.clear()
+    _minutes.clear()
+
+
+def _remember(known: dict[K, V], key: K, make: Callable[[], V]) -> V:
+    """The record of a key; a new one pushes the oldest out where there are too many."""
+    found = known.get(key)
+    if found is None:
+        if len(known) >= MOST_MODELS:
+            known.pop(next(iter(known)), None)
+        # Atomic, and so without a lock that a fork could copy.
+        found = known.setdefault(key, make())
+    return found

@@ -1,0 +1,172 @@
+"""How large a request may be, and how many may be in flight: the user's numbers, under what the server takes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from embedwire._servers.facts import ServerFacts
+from embedwire._servers.slots import DEFAULT_CONCURRENCY
+from embedwire._servers.tuner import START, Tuner
+from embedwire._settings.options import BatchLimits, Kind
+from embedwire._settings.settings import Form
+
+UNKNOWN_CONCURRENCY = 4  # while it is not known what is over there; see `kinds.llama_cpp`
+REPLY_BASE = 4 * 2**20  # bytes; also for answers to questions, such as a list of models
+REPLY_PER_TEXT = 2**18  # 8192 numbers in decimal take about 180 KiB; common models have 384 to 4096
+STREAM_CHUNK = 256  # texts per piece of a stream whose batches are limited by characters alone
+REST = 64  # requests at a cap that go well before a larger one is tried
+REST_LEAST, REST_MOST = 16, 4096
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """The most that one request carries; None means no limit of that kind.
+
+    Attributes:
+        texts: Texts.
+        chars: Characters; a single longer text travels alone.
+        work: Characters and `tuner.PER_TEXT` for each text; None means no limit.
+        free: Texts that may always travel together, whatever their work.
+    """
+
+    texts: int | None = None
+    chars: int | None = None
+    work: float | None = None
+    free: int = 1
+
+
+class Cap:
+    """The most of something (texts, characters) that a server takes in one request.
+
+    A cap that the server named holds at once. One that was only inferred, since a request failed whole and its parts
+    did not, is a suspicion until it happened twice. After some requests at the cap that went well, one of twice the
+    size is tried: the server may take more by now. Written by `_queue`.
+
+    Attributes:
+        most: The most; None where nothing was refused.
+    """
+
+    __slots__ = ("_good", "_rest", "_suspected", "most")
+
+    def __init__(self) -> None:
+        self.most: int | None = None
+        self._suspected: int | None = None
+        self._good = 0
+        self._rest = REST
+
+    @property
+    def limit(self) -> int | None:
+        """The most that the next request may carry."""
+        return self.most * 2 if self.most is not None and self._good >= self._rest else self.most
+
+    def named(self, most: int) -> None:
+        """The server said how much it takes."""
+        self._back_to(most)
+
+    def inferred(self, most: int) -> None:
+        """A request was refused whole, and went well in parts, the largest of which had so much."""
+        if self._suspected is None and self.most is None:
+            self._suspected = most
+        else:
+            self._back_to(max(most, self._suspected or most))
+
+    def refused(self, size: int) -> None:
+        """A request of this size was refused as a whole, for a reason that may be its size."""
+        if self.most is not None and size > self.most:
+            self._back_to(self.most)
+
+    def taken(self, size: int) -> None:
+        """A request of this size went well."""
+        if self.most is None or size * 2 <= self.most:
+            return
+        self._good += 1
+        if size > self.most:
+            self.most, self._good = size, 0
+            self._rest = max(REST_LEAST, self._rest // 2)
+
+    def _back_to(self, most: int) -> None:
+        if self.most is not None and self._good >= self._rest:  # a larger one was tried, in vain
+            self._rest = min(REST_MOST, self._rest * 2)
+        self.most, self._suspected, self._good = most, None, 0
+
+
+class Sizing:
+    """The sizes that were found for one model, as one visitor sees it. Written by `_queue`.
+
+    Attributes:
+        texts: The most texts in one request.
+        chars: The most characters in one request.
+    """
+
+    def __init__(self, server: ServerFacts) -> None:
+        self.texts = Cap()
+        self.chars = Cap()
+        self._server = server
+        self._tuners: dict[tuple[Kind, BatchLimits | None, int | None], Tuner] = {}
+
+    @property
+    def max_texts(self) -> int | None:
+        """The most texts in one request: what the server told, or what it refused."""
+        return least(self._server.told.max_texts, self.texts.most)
+
+    def tuner(self, form: Form, kind: Kind) -> Tuner:
+        """What finds the sizes that the user left at "auto"."""
+        key = kind, form.batch, form.concurrency
+        found = self._tuners.get(key)
+        if found is None:
+            found = self._tuners.setdefault(
+                key,
+                Tuner(
+                    kind,
+                    auto_texts=form.batch is None,
+                    requests=lambda: self.concurrency(form),
+                    auto_requests=lambda: self._auto_requests(form),
+                    most_texts=lambda: least(self._server.told.max_texts, self.texts.limit),
+                ),
+            )
+        return found
+
+    def limits(self, form: Form, kind: Kind = "document") -> Limits:
+        """The most that one request may carry now."""
+        most = least(self._server.told.max_texts, self.texts.limit)
+        if form.batch is not None:
+            return Limits(
+                texts=least(form.batch.texts, most), chars=least(form.batch.chars, self.chars.limit)
+            )
+        tuner = self.tuner(form, kind)
+        return Limits(
+            texts=least(tuner.sizes.texts, most),
+            chars=self.chars.limit,
+            work=tuner.work,
+            free=START[kind].texts,
+        )
+
+    def concurrency(self, form: Form) -> int:
+        """The most requests that may be in flight now."""
+        if form.concurrency is not None:
+            return form.concurrency
+        slots, kind = self._server.told.slots, self._server.kind
+        if slots is not None:
+            spare = kind.spare_threads if kind is not None and kind.spare_threads is not None else slots
+            return min(2 * slots, slots + spare)
+        if not self._auto_requests(form):
+            return UNKNOWN_CONCURRENCY
+        return self.tuner(form, "document").sizes.requests or DEFAULT_CONCURRENCY
+
+    def _auto_requests(self, form: Form) -> bool:
+        """Whether the number of requests in flight is to be found by trying: nobody said it."""
+        server = self._server
+        known = server.kind is not None and server.kind.spare_threads is None
+        return form.concurrency is None and server.told.slots is None and known
+
+
+def max_reply(form: Form, texts: int) -> int:
+    """The most bytes that are read of the reply to a request of ``texts`` texts."""
+    return form.max_reply if form.max_reply is not None else REPLY_BASE + REPLY_PER_TEXT * texts
+
+
+def least(one: int | None, other: int | None) -> int | None:
+    """The smaller of two limits, of which either may be missing."""
+    if one is None or other is None:
+        return other if one is None else one
+    return min(one, other)

@@ -1,0 +1,60 @@
+"""Checks of single values. Pure."""
+
+from __future__ import annotations
+
+import math
+
+from embedwire.exceptions import InputError
+
+
+def is_unicode(text: str) -> bool:
+    """Whether UTF-8 can carry a text: it has no lone surrogate."""
+    if text.isascii():
+        return True
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def shown(value: object) -> str:
+    """A refused value as a message may show it: a number as it is, all else, which may be a key, by its type."""
+    if value is None or isinstance(value, (bool, int, float)):
+        return repr(value)
+    return f"a {type(value).__name__}"
+
+
+def is_number(value: object) -> bool:
+    """Whether a value is a finite number, and no bool."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def check_int(name: str, value: object, *, least: int, also: str = "") -> None:
+    """Raises InputError where ``value`` is no int of at least ``least``."""
+    if not isinstance(value, int) or isinstance(value, bool) or value < least:
+        raise InputError(
+            f"{name} must be an int of at least {least}{also and ', ' + also}, not {shown(value)}"
+        )
+
+
+def check_bool(name: str, value: object) -> bool:
+    """The value, where it is True or False.
+
+    Raises:
+        InputError: It is neither.
+    """
+    if not isinstance(value, bool):
+        raise InputError(f"{name} must be True or False, not {shown(value)}")
+    return value
+
+
+def check_seconds(name: str, value: object, *, zero: bool = False, none: bool = True, also: str = "") -> None:
+    """Raises InputError where ``value`` is no number of seconds."""
+    if value is None and none:
+        return
+    if not is_number(value) or value < 0 or (value == 0 and not zero):  # type: ignore[operator]
+        raise InputError(
+            f"{name} must be a number of seconds above 0{' or 0' if zero else ''}"
+            f"{', None for no limit' if none else ''}{also and ', or ' + also}, not {shown(value)}"
+        )

@@ -1,0 +1,150 @@
+"""The public records: each checks itself, and says the cure."""
+
+from __future__ import annotations
+
+import ssl as ssl_module
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+from embedwire._settings.checks import check_bool, check_int, check_seconds, is_number, is_unicode, shown
+from embedwire._settings.secret import SecretLike
+from embedwire.exceptions import InputError
+
+Kind: TypeAlias = Literal["document", "query"]
+Encoding: TypeAlias = Literal["auto", "float", "base64"]
+ApiKey: TypeAlias = str | SecretLike | Callable[[], str | SecretLike]
+SSL: TypeAlias = ssl_module.SSLContext | bool | str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Timeouts:
+    """Time limits of one request, in seconds; ``None`` means no limit.
+
+    Attributes:
+        total: From sending to the last byte of the reply. Default 120.
+        connect: For name look-up, TCP and TLS; also how long a server that answered before and now refuses
+            connections (a restart) is waited for. Default 10.
+        sock_read: Longest silence between two reads. Default 60.
+    """
+
+    total: float | None = 120.0
+    connect: float | None = 10.0
+    sock_read: float | None = 60.0
+
+    def __post_init__(self) -> None:
+        for name in ("total", "connect", "sock_read"):
+            check_seconds(f"timeout.{name}", getattr(self, name))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RetryPolicy:
+    """How often, and after which pauses, a request that failed for a passing reason is sent again.
+
+    The pause before repeat ``k`` (from 1) is ``min(cap, base * multiplier ** (k - 1))`` seconds, times a
+    random number in 0..1 with jitter ("full jitter",
+    https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/). A ``Retry-After`` replaces it.
+
+    Attributes:
+        attempts: Requests in all for one batch. Default 3.
+        base: First pause after a passing failure (connection, 5xx), in seconds. Default 0.05.
+        throttled_base: First pause after 429 or an overloaded 503, in seconds. Default 1.
+        multiplier: Growth of the pause. Default 2.
+        cap: Longest pause, in seconds. Default 20.
+        jitter: False waits exactly the computed pause: ``RetryPolicy(base=1, jitter=False)`` waits 1, 2, 4 s.
+        retry_after_cap: A ``Retry-After`` above this many seconds is not waited for: the call fails and
+            ``retry_after`` on the error tells. Default 60.
+    """
+
+    attempts: int = 3
+    base: float = 0.05
+    throttled_base: float = 1.0
+    multiplier: float = 2.0
+    cap: float = 20.0
+    jitter: bool = True
+    retry_after_cap: float = 60.0
+
+    def __post_init__(self) -> None:
+        check_int("max_retries.attempts", self.attempts, least=1)
+        check_bool("max_retries.jitter", self.jitter)
+        for name in ("base", "throttled_base", "cap", "retry_after_cap"):
+            check_seconds(f"max_retries.{name}", getattr(self, name), zero=True, none=False)
+        if not is_number(self.multiplier) or not 1 <= self.multiplier <= 100:
+            raise InputError(
+                f"max_retries.multiplier must be a number from 1 to 100, not {shown(self.multiplier)}"
+            )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BatchLimits:
+    """The most that one request carries; ``None`` means no limit of that kind.
+
+    Attributes:
+        texts: Texts in one request. Default 5, the number that kept the first llama.cpp server alive.
+        chars: Characters in one request, prompts included. A single longer text travels alone.
+    """
+
+    texts: int | None = 5
+    chars: int | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("texts", "chars"):
+            value = getattr(self, name)
+            if value is not None:
+                check_int(f"batch_size.{name}", value, least=1)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RateLimit:
+    """The most that is sent to one server in any 60 seconds; ``None`` means no limit of that kind.
+
+    Repeats count, questions about the server (``/health``, ``/v1/models``, …) do not. Several clients of equal
+    settings share one limit on the loop thread.
+
+    Attributes:
+        requests: Requests per minute.
+        texts: Texts per minute. No request carries more.
+        chars: Characters per minute, prompts included. A single longer text travels alone, after a free minute.
+    """
+
+    requests: int | None = None
+    texts: int | None = None
+    chars: int | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("requests", "texts", "chars"):
+            value = getattr(self, name)
+            if value is not None:
+                check_int(f"rate_limit.{name}", value, least=1)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prompts:
+    """What a model wants in front of a query and of a document; joined to the text as it is, space included.
+
+    Attributes:
+        query: Put before each query. Default: nothing.
+        document: Put before each document. Default: nothing.
+    """
+
+    query: str = ""
+    document: str = ""
+
+    def __post_init__(self) -> None:
+        for name in ("query", "document"):
+            if not isinstance(getattr(self, name), str) or not is_unicode(getattr(self, name)):
+                raise InputError(f"prompts.{name} must be a str of valid Unicode; use '' for none")
+
+
+PRESETS: Mapping[str, Prompts] = {
+    # Each from the model card of the family on huggingface.co.
+    "e5": Prompts(query="query: ", document="passage: "),
+    "nomic": Prompts(query="search_query: ", document="search_document: "),
+    "bge": Prompts(query="Represent this sentence for searching relevant passages: "),
+    "mxbai": Prompts(query="Represent this sentence for searching relevant passages: "),
+    "arctic": Prompts(query="Represent this sentence for searching relevant passages: "),
+    "embeddinggemma": Prompts(query="task: search result | query: ", document="title: none | text: "),
+    "qwen3": Prompts(
+        query="Instruct: Given a web search query, retrieve relevant passages that answer the query\nQuery:"
+    ),
+}

@@ -1,0 +1,220 @@
+"""All arguments of a client, checked and in one shape."""
+
+from __future__ import annotations
+
+import os
+import ssl as ssl_module
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Literal, TypeAlias, TypeVar
+
+from embedwire._settings.address import Target, key_from_environment
+from embedwire._settings.checks import check_int, check_seconds, is_unicode
+from embedwire._settings.options import (
+    PRESETS,
+    SSL,
+    BatchLimits,
+    Encoding,
+    Prompts,
+    RateLimit,
+    RetryPolicy,
+    Timeouts,
+)
+from embedwire.exceptions import InputError
+
+Variant: TypeAlias = "tuple[str | None, int | None]"
+T = TypeVar("T")
+
+MAX_QUEUED = 1_000_000  # texts that wait at one server, by default
+CLOSED = "this client was closed; make a new one"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Form:
+    """What one request looks like and how it is treated. Only texts of equal forms share a request.
+
+    Attributes:
+        model: As requested; None: the one that the server serves.
+        dimensions: As requested; None: as many as the model has.
+        encoding: As requested.
+        batch: Most in one request; None: "auto".
+        concurrency: Most requests in flight at the server; None: "auto".
+        timeouts: Of one request.
+        retry: How often it is repeated, and when.
+        rate: Most in a minute; None: no limit.
+        max_reply: Most bytes of one reply; None: "auto".
+    """
+
+    model: str | None
+    dimensions: int | None
+    encoding: Encoding
+    batch: BatchLimits | None
+    concurrency: int | None
+    timeouts: Timeouts
+    retry: RetryPolicy
+    rate: RateLimit | None
+    max_reply: int | None
+
+    @property
+    def variant(self) -> Variant:
+        """Model and dimensions, as requested: behind one URL there may be several kinds."""
+        return self.model, self.dimensions
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """All arguments of a client, normalised. Pickles without a key that came from the environment."""
+
+    target: Target
+    form: Form
+    deadline: float | None
+    normalize: bool
+    prompts: Prompts
+    max_queued: int
+
+    def visited(self) -> Target:
+        """The server to talk to, with the key that holds now."""
+        if self.target.api_key is not None:
+            return self.target
+        return replace(self.target, api_key=key_from_environment(self.target.base_url))
+
+
+def model_of(value: object) -> str | None:
+    """`model`, where it is a name."""
+    if value is None or (isinstance(value, str) and value and is_unicode(value)):
+        return value
+    raise InputError("model must be a non-empty str, or None for the model that the server serves")
+
+
+def dimensions_of(value: object) -> int | None:
+    """`dimensions`, where it is a number of at least 1."""
+    if value is not None:
+        check_int("dimensions", value, least=1)
+    return value  # type: ignore[return-value]  # an int, or None
+
+
+def encoding_of(value: object) -> Encoding:
+    """`encoding`, where it is one of the words."""
+    if isinstance(value, str) and value in ("auto", "float", "base64"):
+        return value  # type: ignore[return-value]  # one of the three
+    raise InputError("encoding must be 'auto', 'float' or 'base64'")
+
+
+def deadline_of(value: float | None) -> float | None:
+    """`deadline`, in seconds."""
+    check_seconds("deadline", value)
+    return None if value is None else float(value)
+
+
+def max_queued_of(value: int) -> int:
+    """`max_queued`, where it is a number of at least 1."""
+    check_int("max_queued", value, least=1)
+    return value
+
+
+def ssl_of(value: object) -> SSL:
+    """`ssl`; a file is read, so that a wrong one is found out before anything is sent."""
+    if value is None or value is True:
+        return None
+    if value is False or isinstance(value, ssl_module.SSLContext):
+        return value
+    if not isinstance(value, str):
+        raise InputError(
+            "ssl must be an ssl.SSLContext, the path of a CA file, True, or False to verify nothing"
+        )
+    if not os.path.isfile(value):
+        raise InputError("ssl names a CA file that does not exist; pass the path of a PEM file, or None")
+    try:
+        ssl_module.SSLContext(ssl_module.PROTOCOL_TLS_CLIENT).load_verify_locations(value)
+    except (ssl_module.SSLError, OSError):
+        raise InputError("ssl names a file that cannot be read as CA certificates; pass a PEM file") from None
+    return value
+
+
+def batch_of(value: int | BatchLimits | Mapping[str, Any] | Literal["auto"]) -> BatchLimits | None:
+    """`batch_size` as a record; None for "auto"."""
+    if isinstance(value, BatchLimits):
+        return value
+    if isinstance(value, Mapping):
+        return _from_dump(BatchLimits, "batch_size", value)
+    if isinstance(value, str) and value == "auto":
+        return None
+    check_int("batch_size", value, least=1, also="'auto' or BatchLimits(texts=…, chars=…)")
+    return BatchLimits(texts=value)
+
+
+def concurrency_of(value: int | Literal["auto"]) -> int | None:
+    """`concurrency`; None for "auto"."""
+    if value == "auto":
+        return None
+    check_int("concurrency", value, least=1, also="'auto'")
+    return value
+
+
+def timeouts_of(value: float | Timeouts | Mapping[str, Any] | None) -> Timeouts:
+    """`timeout` as a record."""
+    if isinstance(value, Timeouts):
+        return value
+    if isinstance(value, Mapping):
+        return _from_dump(Timeouts, "timeout", value)
+    if value is None:
+        return Timeouts(total=None)
+    check_seconds("timeout", value, also="Timeouts(total=…, connect=…, sock_read=…)")
+    return Timeouts(total=float(value))
+
+
+def retry_of(value: int | RetryPolicy | Mapping[str, Any]) -> RetryPolicy:
+    """`max_retries` as a record."""
+    if isinstance(value, RetryPolicy):
+        return value
+    if isinstance(value, Mapping):
+        return _from_dump(RetryPolicy, "max_retries", value)
+    check_int("max_retries", value, least=0, also="RetryPolicy(attempts=…)")
+    return RetryPolicy(attempts=value + 1)
+
+
+def rate_of(value: int | RateLimit | Mapping[str, Any] | None) -> RateLimit | None:
+    """`rate_limit` as a record."""
+    if value is None or isinstance(value, RateLimit):
+        return value
+    if isinstance(value, Mapping):
+        return _from_dump(RateLimit, "rate_limit", value)
+    check_int("rate_limit", value, least=1, also="None or RateLimit(requests=…, texts=…, chars=…)")
+    return RateLimit(requests=value)
+
+
+def max_reply_of(value: int | Literal["auto"]) -> int | None:
+    """`max_reply_bytes`; None for "auto"."""
+    if value == "auto":
+        return None
+    check_int("max_reply_bytes", value, least=1, also="'auto'")
+    return value
+
+
+def check_prompts(value: object) -> Prompts:
+    """The prompts of an argument: `Prompts`, the name of a preset, a mapping as in dumps, or None.
+
+    Raises:
+        InputError: It is none of these.
+    """
+    if value is None:
+        return Prompts()
+    if isinstance(value, Prompts):
+        return value
+    if isinstance(value, str) and value in PRESETS:
+        return PRESETS[value]
+    if isinstance(value, Mapping):
+        return _from_dump(Prompts, "prompts", value)
+    raise InputError(
+        f"prompts must be Prompts(query=…, document=…), None, or one of {', '.join(map(repr, PRESETS))}"
+    )
+
+
+def _from_dump(kind: type[T], name: str, fields: Mapping[str, Any]) -> T:
+    """A record out of the dict that a framework's dump made of it."""
+    try:
+        return kind(**fields)
+    except TypeError:
+        raise InputError(
+            f"{name} must be a {kind.__name__}; the dict in its place has other fields"
+        ) from None
