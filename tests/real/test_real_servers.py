@@ -21,10 +21,11 @@ from embedwire import (
 )
 from embedwire.langchain import EmbedwireEmbeddings
 from embedwire.llama_index import EmbedwireEmbedding
+from tests.helpers import numbered
 from tests.servers import Server, free_port, llamacpp, local_server, start_llamacpp
 
 if TYPE_CHECKING:
-    from tests.conftest import Truth
+    from tests.servers.fixtures import Truth
 
 KEY = "sk-do-not-show-4711"
 
@@ -272,7 +273,7 @@ class TestRefusals:
             SharedEmbeddingClient(url) as client,
             pytest.raises(ServerRefused, match=cure) as failure,
         ):
-            client.embed([f"text {number}" for number in range(40)])
+            client.embed(numbered(40))
         assert failure.value.status == status
 
 

@@ -17,14 +17,11 @@ import numpy as np
 import pytest
 
 from embedwire.testing import EmbeddingServer, is_vector_of
+from tests.helpers import needs_signals, numbered
 from tests.servers import free_port, reference
+from tests.tools.strict import STRICT, complaints
 
 ROOT = Path(__file__).parents[2]
-EXTRAS_WARN = (
-    "ignore:`langchain-community` is being sunset:DeprecationWarning"  # LlamaIndex imports it if it is there
-)
-STRICT = [sys.executable, "-X", "dev", "-W", "error", "-W", EXTRAS_WARN]
-needs_signals = pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGTERM to handle")
 
 
 def run(command: list[str], **env: str) -> subprocess.CompletedProcess[str]:
@@ -39,11 +36,6 @@ def printed(example: str, **env: str) -> str:
     ran = run([*STRICT, f"examples/{example}.py"], **env)
     assert (ran.returncode, complaints(ran.stderr)) == (0, "")
     return ran.stdout
-
-
-def complaints(stderr: str) -> str:
-    """What Python said, but for asyncio's notes on slow callbacks: the first one imports aiohttp and numpy."""
-    return "\n".join(line for line in stderr.splitlines() if not line.startswith("Executing <"))
 
 
 @pytest.mark.parametrize("example", ["quickstart_langchain", "quickstart_llama_index"])
@@ -200,13 +192,12 @@ def test_fastapi_answers_503_without_its_server() -> None:
 def test_fastapi_keeps_one_session_over_all_requests() -> None:
     """The blog post's singleton: one client in the lifespan, so twenty requests share one connection."""
     with EmbeddingServer() as server, application(server.url) as app:
-        for number in range(20):
-            text = f"text {number}"
+        for text in numbered(20):
             status, (vector,) = app.post("/embed", {"texts": [text]})
             assert status == 200
             assert is_vector_of(vector, text, tolerance=1e-6)
         assert server.connections == 1
-        assert server.batches == [[f"text {number}"] for number in range(20)]
+        assert server.batches == [[text] for text in numbered(20)]
 
 
 @needs_signals
