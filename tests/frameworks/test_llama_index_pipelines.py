@@ -154,6 +154,7 @@ class TestPipeline:
         assert content(nodes) == corpus[:60]
         truth.check(vectors(nodes), llama, corpus[:60])
 
+    @pytest.mark.slow
     @in_several_processes
     def test_run_in_spawned_workers(
         self, prompted: EmbedwireEmbedding, llama: str, sentences: list[str], truth: Truth

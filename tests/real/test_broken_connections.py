@@ -211,6 +211,7 @@ class TestBrokenWays:
                 await embed(few)
         assert len(check_error(failure.value, few, right)) == 5
 
+    @pytest.mark.slow
     async def test_a_restart_is_waited_for(self, client: Any, way: FaultProxy, right: Right) -> None:
         """A server that is away for a while in the middle of a large job costs no vector."""
         async with client(way.url) as embed:
@@ -266,6 +267,7 @@ class TestIdleConnections:
 class TestAnyWay:
     """Whatever happens, a vector is right or missing."""
 
+    @pytest.mark.slow
     @pytest.mark.parametrize(
         ("server", "tolerance", "harm"), [("llama", 1e-6, 0.2), ("llama", 1e-6, 0.6), ("llama4", 2e-3, 0.4)]
     )

@@ -58,12 +58,14 @@ def url(server: str, request: pytest.FixtureRequest) -> str:
 class TestTheSameVectors:
     """Between a text and its vector embedwire adds nothing, loses nothing and swaps nothing."""
 
+    @pytest.mark.slow
     @exact_servers
     @both_frameworks
     async def test_300_texts(self, url: str, framework: Framework, corpus: list[str], truth: Truth) -> None:
         """300 texts of mixed lengths get, through either framework, the vectors that urllib gets, to 1e-6."""
         truth.check(await framework(url, corpus), url, corpus)
 
+    @pytest.mark.slow
     @both_frameworks
     async def test_300_texts_over_four_slots(
         self, llama4: str, framework: Framework, corpus: list[str], truth: Truth
@@ -75,6 +77,7 @@ class TestTheSameVectors:
         np.testing.assert_allclose(right[nearest], right, rtol=0, atol=1e-6)
         assert (np.linalg.norm(rows - right, axis=1) < 0.02).all()
 
+    @pytest.mark.slow
     @exact_servers
     def test_the_texts_are_worth_comparing(self, url: str, corpus: list[str], truth: Truth) -> None:
         """Nearly all of the 300 vectors are far from each other, so a swapped one would show."""

@@ -74,6 +74,7 @@ def test_an_example_without_a_server_says_what_to_check() -> None:
     assert "Check that the server runs" in ran.stderr
 
 
+@pytest.mark.slow
 def test_demo_finds_the_right_articles_in_both_languages() -> None:
     """The demo ends with 0 and the right answers, and fits into 80 columns."""
     out = printed("demo")
@@ -83,6 +84,7 @@ def test_demo_finds_the_right_articles_in_both_languages() -> None:
     assert max(map(columns, out.splitlines())) <= 80
 
 
+@pytest.mark.slow
 def test_demo_fails_when_an_answer_is_wrong() -> None:
     """The demo's own check can fail: with a wrong article expected it says so and ends with 1."""
     wrong = "import sys, examples.demo as demo; demo.QUESTIONS['Who may vote in elections?'] = 5; sys.exit(demo.main())"
@@ -91,6 +93,7 @@ def test_demo_fails_when_an_answer_is_wrong() -> None:
     assert "2 of 12 answers are wrong" in ran.stdout
 
 
+@pytest.mark.slow
 def test_demo_takes_questions_of_its_reader() -> None:
     """Questions on the command line are answered too, and not checked."""
     ran = run([sys.executable, "examples/demo.py", "Can I go home again?"])

@@ -5,6 +5,8 @@ import re
 import subprocess
 from pathlib import Path
 
+import pytest
+
 from embedwire import EmbeddingClient, Timeouts, exceptions
 from tests.tools.strict import STRICT, complaints
 
@@ -12,6 +14,7 @@ README = Path(__file__).parents[2] / "README.md"
 URL = "http://localhost:8080"
 
 
+@pytest.mark.slow
 def test_every_block_runs(tmp_path: Path, llama: str) -> None:
     """All Python of the README runs from top to bottom against a real llama.cpp, without a warning."""
     script = tmp_path / "README.py"

@@ -148,6 +148,7 @@ async def test_the_key_comes_from_the_environment(session: aiohttp.ClientSession
         assert (await client.ask("GET", "/v1/models", headers=key))[0] == 200
 
 
+@pytest.mark.slow
 def test_an_open_door_is_pointed_out() -> None:
     """Listening on the network without a key brings a warning, and the address shown is one that works."""
     with process("--host", "0.0.0.0") as (_, url, said):
@@ -157,6 +158,7 @@ def test_an_open_door_is_pointed_out() -> None:
         assert "Warning" not in said
 
 
+@pytest.mark.slow
 @needs_signals
 @pytest.mark.parametrize("stop", ["SIGINT", "SIGTERM"])
 async def test_a_stop_lets_the_request_under_way_finish(session: aiohttp.ClientSession, stop: str) -> None:
