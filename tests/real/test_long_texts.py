@@ -7,13 +7,8 @@ import math
 import numpy as np
 import pytest
 
-from embedwire import (
-    SharedEmbeddingClient,
-    TextRefused,
-)
-from tests.helpers import (
-    numbered,
-)
+from embedwire import SharedEmbeddingClient, TextRefused
+from tests.helpers import numbered
 from tests.servers import llamacpp
 
 

@@ -6,11 +6,7 @@ import asyncio
 from collections.abc import Callable
 from typing import Any
 
-from embedwire import (
-    EmbeddingClient,
-    ServerInfo,
-    SharedEmbeddingClient,
-)
+from embedwire import EmbeddingClient, ServerInfo, SharedEmbeddingClient
 from embedwire.testing import EmbeddingServer
 
 KEY = "sk-never-to-be-seen"

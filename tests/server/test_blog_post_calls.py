@@ -24,11 +24,7 @@ from embedwire import (
     TextRefused,
 )
 from embedwire.testing import Answer, EmbeddingServer, is_vector_of
-from tests.helpers import (
-    numbered,
-    right,
-    simulated,
-)
+from tests.helpers import numbered, right, simulated
 from tests.server.doors import own
 
 TEXTS = numbered(23)

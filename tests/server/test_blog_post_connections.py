@@ -27,11 +27,7 @@ from embedwire import (
     _transport,
 )
 from embedwire.testing import Answer, EmbeddingServer, Gate, is_vector_of
-from tests.helpers import (
-    numbered,
-    right,
-    simulated,
-)
+from tests.helpers import numbered, right, simulated
 from tests.server.doors import own
 from tests.server.names import Names
 

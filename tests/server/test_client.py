@@ -23,11 +23,7 @@ from embedwire import (
     TextRefused,
 )
 from embedwire.testing import Answer, EmbeddingServer, Request, is_vector_of
-from tests.helpers import (
-    numbered,
-    right,
-    simulated,
-)
+from tests.helpers import numbered, right, simulated
 from tests.server.doors import KEY, Open, own, shared
 
 TEXTS = numbered(23)

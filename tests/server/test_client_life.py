@@ -11,19 +11,9 @@ from typing import Any
 
 import pytest
 
-from embedwire import (
-    EmbeddingClient,
-    RetryPolicy,
-    SharedEmbeddingClient,
-    Timeouts,
-    UsageError,
-)
+from embedwire import EmbeddingClient, RetryPolicy, SharedEmbeddingClient, Timeouts, UsageError
 from embedwire.testing import EmbeddingServer, is_vector_of
-from tests.helpers import (
-    copies,
-    numbered,
-    right,
-)
+from tests.helpers import copies, numbered, right
 from tests.server.doors import KEY, Open, own, shared
 
 TEXTS = numbered(23)

@@ -8,11 +8,7 @@ from pathlib import Path
 import pytest
 
 from embedwire.testing import EmbeddingServer
-from tests.helpers import (
-    finish,
-    needs_fork,
-    needs_signals,
-)
+from tests.helpers import finish, needs_fork, needs_signals
 from tests.server.scripts import Script
 
 

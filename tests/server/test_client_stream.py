@@ -9,15 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from embedwire import (
-    InputError,
-    TextRefused,
-)
+from embedwire import InputError, TextRefused
 from embedwire.testing import Answer, EmbeddingServer, Gate, is_vector_of
-from tests.helpers import (
-    numbered,
-    right,
-)
+from tests.helpers import numbered, right
 from tests.server.doors import Open, own, shared
 
 TEXTS = numbered(23)

@@ -14,25 +14,14 @@ from typing import Any
 import pytest
 import trustme
 
-from embedwire import (
-    BadReply,
-    ConnectionFailed,
-    RetryPolicy,
-    Timeouts,
-)
+from embedwire import BadReply, ConnectionFailed, RetryPolicy, Timeouts
 from embedwire.testing import Answer, EmbeddingServer, is_vector_of, vector
-from tests.helpers import (
-    numbered,
-    right,
-    simulated,
-)
+from tests.helpers import numbered, right, simulated
 from tests.server.certificates import certified, trusting
 from tests.server.doors import client_of
 from tests.server.names import Names
 
 TEXTS = numbered(60)
-
-
 ONCE_MORE = {"max_retries": RetryPolicy(attempts=2, base=0)}
 
 

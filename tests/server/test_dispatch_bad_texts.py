@@ -8,19 +8,9 @@ import math
 
 import pytest
 
-from embedwire import (
-    BadReply,
-    EmbeddingClient,
-    RequestError,
-    RetryPolicy,
-    ServerRefused,
-    TextRefused,
-)
+from embedwire import BadReply, EmbeddingClient, RequestError, RetryPolicy, ServerRefused, TextRefused
 from embedwire.testing import Answer, EmbeddingServer, Request
-from tests.helpers import (
-    numbered,
-    right,
-)
+from tests.helpers import numbered, right
 
 TEXTS = numbered(1000)
 

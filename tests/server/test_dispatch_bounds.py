@@ -20,11 +20,7 @@ from embedwire import (
 )
 from embedwire.langchain import EmbedwireEmbeddings
 from embedwire.testing import Answer, EmbeddingServer, Request
-from tests.helpers import (
-    numbered,
-    right,
-    simulated,
-)
+from tests.helpers import numbered, right, simulated
 
 TEXTS = numbered(1000)
 

@@ -7,17 +7,10 @@ import statistics
 
 import pytest
 
-from embedwire import (
-    BatchLimits,
-    EmbeddingClient,
-)
+from embedwire import BatchLimits, EmbeddingClient
 from embedwire.langchain import EmbedwireEmbeddings
 from embedwire.testing import EmbeddingServer, is_vector_of
-from tests.helpers import (
-    numbered,
-    right,
-    simulated,
-)
+from tests.helpers import numbered, right, simulated
 
 TEXTS = numbered(1000)
 

@@ -6,14 +6,9 @@ import asyncio
 
 import pytest
 
-from embedwire import (
-    EmbeddingClient,
-)
+from embedwire import EmbeddingClient
 from embedwire.testing import Answer, EmbeddingServer, Request
-from tests.helpers import (
-    numbered,
-    right,
-)
+from tests.helpers import numbered, right
 
 TEXTS = numbered(1000)
 

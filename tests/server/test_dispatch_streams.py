@@ -9,17 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from embedwire import (
-    EmbeddingClient,
-    RequestError,
-    SharedEmbeddingClient,
-    TextRefused,
-)
+from embedwire import EmbeddingClient, RequestError, SharedEmbeddingClient, TextRefused
 from embedwire.testing import Answer, EmbeddingServer, Request, is_vector_of
-from tests.helpers import (
-    numbered,
-    right,
-)
+from tests.helpers import numbered, right
 
 TEXTS = numbered(1000)
 

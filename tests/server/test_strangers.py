@@ -11,23 +11,12 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from embedwire import (
-    BadReply,
-    ConnectionFailed,
-    RequestTimeout,
-    RetryPolicy,
-    Timeouts,
-)
+from embedwire import BadReply, ConnectionFailed, RequestTimeout, RetryPolicy, Timeouts
 from embedwire.testing._connection import RESET_ON_CLOSE
-from tests.helpers import (
-    numbered,
-    simulated,
-)
+from tests.helpers import numbered, simulated
 from tests.server.doors import client_of
 
 TEXTS = numbered(60)
-
-
 Talk = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
 

@@ -12,27 +12,14 @@ from typing import Any
 import pytest
 import trustme
 
-from embedwire import (
-    BadReply,
-    ConnectionFailed,
-    RequestError,
-    RetryPolicy,
-    SharedEmbeddingClient,
-)
+from embedwire import BadReply, ConnectionFailed, RequestError, RetryPolicy, SharedEmbeddingClient
 from embedwire.testing import EmbeddingServer
-from tests.helpers import (
-    numbered,
-    right,
-)
+from tests.helpers import numbered, right
 from tests.server.certificates import as_file, certified, trusting
 from tests.server.doors import KEY, client_of
 
 TEXTS = numbered(60)
-
-
 PAST = datetime.datetime(2020, 1, 1, tzinfo=datetime.timezone.utc)
-
-
 FUTURE = datetime.datetime(2200, 1, 1, tzinfo=datetime.timezone.utc)
 
 
