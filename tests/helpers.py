@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import copy
 import importlib.util
 import os
 import pickle
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 from typing import Any, TypeVar
 
+import looptime
 import pytest
 
 from embedwire.testing import is_vector_of
@@ -45,6 +47,21 @@ def right(rows: Any, texts: Sequence[str], *, tolerance: float = 0.0) -> bool:
     return len(rows) == len(texts) and all(
         is_vector_of(row, text, tolerance=tolerance) for row, text in zip(rows, texts, strict=True)
     )
+
+
+def now() -> float:
+    """The running loop's time, in seconds."""
+    return asyncio.get_running_loop().time()
+
+
+def in_simulated_time(work: Coroutine[Any, Any, T]) -> T:
+    """What a coroutine returns, on a new loop with a clock of its own."""
+    loop = looptime.new_event_loop()
+    try:
+        result: T = loop.run_until_complete(work)
+        return result
+    finally:
+        loop.close()
 
 
 def pickled(thing: T) -> T:

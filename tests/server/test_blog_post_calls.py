@@ -69,7 +69,7 @@ class TestBatches:
         """Bounded concurrency: it is on without being asked for."""
         async with own(server) as client:
             with server.hold():
-                call = asyncio.create_task(client.embed([f"text {number}" for number in range(100)]))
+                call = asyncio.create_task(client.embed(numbered(100)))
                 await server.wait_for(lambda: server.in_flight >= 4)
             await call
         assert server.peak_in_flight <= 8

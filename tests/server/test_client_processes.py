@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from embedwire.testing import EmbeddingServer
-from tests.helpers import finish, needs_fork, needs_signals
+from tests.helpers import finish, needs_fork, needs_signals, numbered
 from tests.server.scripts import Script
 
 
@@ -92,7 +92,7 @@ class TestProcesses:
         assert finish(process) == "interrupted\n"
         assert [text for batch in server.batches for text in batch if text.startswith("a")] in (
             ["a 0"],
-            [f"a {number}" for number in range(5)],
+            numbered(5, "a"),
             [],
         )
 

@@ -20,14 +20,9 @@ from embedwire import (
 )
 from embedwire.langchain import EmbedwireEmbeddings
 from embedwire.testing import Answer, EmbeddingServer, Request
-from tests.helpers import numbered, right, simulated
+from tests.helpers import now, numbered, right, simulated
 
 TEXTS = numbered(1000)
-
-
-def now() -> float:
-    """The loop's time, simulated in tests marked looptime."""
-    return asyncio.get_running_loop().time()
 
 
 def test_equal_adapters_share_one_limit() -> None:

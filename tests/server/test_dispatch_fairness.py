@@ -10,14 +10,9 @@ import pytest
 from embedwire import BatchLimits, EmbeddingClient
 from embedwire.langchain import EmbedwireEmbeddings
 from embedwire.testing import EmbeddingServer, is_vector_of
-from tests.helpers import numbered, right, simulated
+from tests.helpers import now, numbered, right, simulated
 
 TEXTS = numbered(1000)
-
-
-def now() -> float:
-    """The loop's time, simulated in tests marked looptime."""
-    return asyncio.get_running_loop().time()
 
 
 # Batches form when a slot is free.
@@ -27,7 +22,7 @@ def test_a_crowd_of_queries_travels_together() -> None:
     """2000 concurrent queries through the LangChain adapter take fewer than 200 requests, 8 at once at most."""
     with EmbeddingServer(slots=4, latency=0.02, latency_per_text=0.001) as server:
         embeddings = EmbedwireEmbeddings(base_url=server.url, model="m")
-        queries = [f"query {number}" for number in range(2000)]
+        queries = numbered(2000, "query")
 
         async def ask() -> list[list[float]]:
             return await asyncio.gather(*[embeddings.aembed_query(query) for query in queries])
@@ -64,7 +59,7 @@ async def test_bulk_does_not_starve_queries() -> None:
         begin = now()
         await client.embed_query("idle")
         idle = now() - begin
-        bulk = asyncio.create_task(client.embed_array([f"document {number}" for number in range(20_000)]))
+        bulk = asyncio.create_task(client.embed_array(numbered(20_000, "document")))
         waits = []
         while not bulk.done():
             begin = now()
@@ -99,10 +94,10 @@ async def test_bulk_calls_take_turns() -> None:
     ):
         long = asyncio.create_task(client.embed(TEXTS[:100]))
         await server.wait_for(lambda: len(server.batches) > 0)
-        short = await client.embed([f"short {number}" for number in range(10)])
+        short = await client.embed(numbered(10, "short"))
         assert len(server.batches) < 10
         assert not long.done()
-        assert right(short, [f"short {number}" for number in range(10)])
+        assert right(short, numbered(10, "short"))
         assert right(await long, TEXTS[:100])
 
 

@@ -6,13 +6,12 @@ import asyncio
 from collections import Counter
 from typing import Any
 
-import looptime
 import pytest
 
 from embedwire import EmbeddingClient, RateLimit, RequestTimeout, RetryPolicy, ServerUnavailable
 from embedwire._pace import BUDGET, TRANSIENT
 from embedwire.testing import Answer, EmbeddingServer, Request
-from tests.helpers import numbered, right, simulated
+from tests.helpers import in_simulated_time, numbered, right, simulated
 
 TEXTS = numbered(400)
 
@@ -319,11 +318,7 @@ class TestRate:
                         await client.embed_query(f"query {number}")
                 return asyncio.get_running_loop().time()
 
-        loop = looptime.new_event_loop()
-        try:
-            assert 60 <= loop.run_until_complete(job()) < 61
-        finally:
-            loop.close()
+        assert 60 <= in_simulated_time(job()) < 61
 
     @simulated
     async def test_one_pause_holds_nobody_else_back(self) -> None:

@@ -9,13 +9,13 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-import looptime
 import pytest
 
 from embedwire import EmbeddingClient, _limits
 from embedwire._limits import Sizes
 from embedwire._tune import STEPS
 from embedwire.testing import Answer, EmbeddingServer, Request
+from tests.helpers import in_simulated_time
 
 TEXTS = [f"text {number:06d} of the corpus" for number in range(5000)]
 Cost = Callable[[int, float], float]  # texts of a request, the time → seconds that it takes
@@ -84,11 +84,7 @@ async def run(
 
 def simulated(server: dict[str, Any], **options: Any) -> tuple[float, list[int], EmbeddingServer]:
     """The same, on a loop with simulated time."""
-    loop = looptime.new_event_loop()
-    try:
-        return loop.run_until_complete(run(server, **options))
-    finally:
-        loop.close()
+    return in_simulated_time(run(server, **options))
 
 
 @pytest.mark.slow
@@ -142,11 +138,7 @@ def test_what_was_found_is_kept() -> None:
                     await client.embed_array(TEXTS)
             return len(server.batches[0]), len(server.batches[first])
 
-    loop = looptime.new_event_loop()
-    try:
-        start, second = loop.run_until_complete(both())
-    finally:
-        loop.close()
+    start, second = in_simulated_time(both())
     assert start == STEPS[0]
     assert second > 4 * start
 
@@ -175,11 +167,7 @@ def test_a_stream_finds_its_sizes_too() -> None:
                 pass
             return [len(batch) for batch in server.batches] + [server.peak_in_flight]
 
-    loop = looptime.new_event_loop()
-    try:
-        *sizes, peak = loop.run_until_complete(job())
-    finally:
-        loop.close()
+    *sizes, peak = in_simulated_time(job())
     assert max(sizes) >= 16
     assert peak >= 16
 
@@ -196,11 +184,7 @@ def test_a_server_that_was_slow_for_a_while_is_no_smaller_for_it() -> None:
             await client.embed_array(TEXTS)
             return _limits.learned(server.url + "/v1").sizes[("m", None), "document"]
 
-    loop = looptime.new_event_loop()
-    try:
-        sizes = loop.run_until_complete(job())
-    finally:
-        loop.close()
+    sizes = in_simulated_time(job())
     assert sizes.most is None
     assert sizes.texts > 16
 
@@ -220,11 +204,7 @@ def test_a_text_at_fault_does_not_make_requests_small() -> None:
                 await client.embed_array(TEXTS)
             return _limits.learned(server.url + "/v1").sizes[("m", None), "document"]
 
-    loop = looptime.new_event_loop()
-    try:
-        sizes = loop.run_until_complete(job())
-    finally:
-        loop.close()
+    sizes = in_simulated_time(job())
     assert sizes.most is None
     assert sizes.texts > 8
 
@@ -244,8 +224,4 @@ def test_a_crowd_of_queries_finds_its_size_too() -> None:
             await asyncio.gather(*map(client.embed_query, TEXTS[:2000]))
             return asyncio.get_running_loop().time() - begin
 
-    loop = looptime.new_event_loop()
-    try:
-        assert loop.run_until_complete(crowd()) < 4 / 3 * 2000 * 0.002 / 4
-    finally:
-        loop.close()
+    assert in_simulated_time(crowd()) < 4 / 3 * 2000 * 0.002 / 4
