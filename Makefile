@@ -8,7 +8,7 @@ endif
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo test lint fuzz soak compare-faults bench clean
+.PHONY: demo test test-unit lint fuzz soak compare-faults bench clean
 
 FUZZ_SECONDS ?= 300
 SOAK_SECONDS ?= 600
@@ -18,6 +18,9 @@ demo: $(VENV)/.demo ## embed real documents through LangChain and LlamaIndex wit
 
 test: $(VENV)/.dev ## every test, those against a real llama.cpp server included
 	$(BIN)/python -m pytest
+
+test-unit: $(VENV)/.dev ## the pure tests, between two thoughts
+	$(BIN)/python -m pytest tests/unit -m "not slow"
 
 lint: $(VENV)/.dev ## style and types
 	$(BIN)/ruff check .

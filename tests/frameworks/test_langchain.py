@@ -5,9 +5,7 @@ from __future__ import annotations
 import asyncio
 import copy
 import pickle
-import subprocess
-import sys
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from typing import TYPE_CHECKING, Any
@@ -27,13 +25,12 @@ from pydantic import SecretStr, ValidationError
 
 from embedwire import BatchLimits, Prompts, RateLimit, RetryPolicy, TextRefused, Timeouts, UsageError
 from embedwire.langchain import EmbedwireEmbeddings
+from tests.frameworks.both import KEY, NOBODY, last_words_without, result_of
+from tests.helpers import pickled
 from tests.servers import free_port
 
 if TYPE_CHECKING:
-    from tests.conftest import Truth
-
-KEY = "sk-do-not-show-4711"
-NOBODY = "http://127.0.0.1:9"  # for objects that are looked at and send nothing
+    from tests.servers.fixtures import Truth
 
 
 @pytest.fixture
@@ -292,12 +289,6 @@ class TestAnywhere:
             truth.check(batches[at], llama, sentences[at::3])
 
 
-def pickled(embeddings: EmbedwireEmbeddings) -> EmbedwireEmbeddings:
-    """Through a pickle."""
-    again: EmbedwireEmbeddings = pickle.loads(pickle.dumps(embeddings))
-    return again
-
-
 def dumped(embeddings: EmbedwireEmbeddings) -> EmbedwireEmbeddings:
     """Through the dump that pydantic makes; it has no secrets."""
     return EmbedwireEmbeddings(**embeddings.model_dump())
@@ -342,7 +333,7 @@ class TestCopies:
         with closing(original):
             for _ in range(2):
                 twin = copied(original)
-                assert twin._client._hold.settings == original._client._hold.settings
+                assert twin._client == original._client
                 truth.check(
                     twin.embed_documents(sentences[:5]), llama, [f"d: {text}" for text in sentences[:5]]
                 )
@@ -377,8 +368,7 @@ class TestArguments:
     async def test_no_texts_no_request(self, way: str) -> None:
         """`[]` gives `[]`, even where no server is."""
         with closing(EmbedwireEmbeddings(base_url=f"http://127.0.0.1:{free_port()}")) as embeddings:
-            rows: list[Any] | Awaitable[list[Any]] = getattr(embeddings, way)([])
-            assert (rows if isinstance(rows, list) else await rows) == []
+            assert await result_of(getattr(embeddings, way)([])) == []
 
     @pytest.mark.parametrize(
         ("argument", "value"),
@@ -456,7 +446,7 @@ class TestArguments:
             str(embeddings),
             repr(embeddings.api_key),
             repr(embeddings._client),
-            repr(embeddings._client._hold.settings),
+            repr(embeddings._client.__reduce__()),
             repr(embeddings.model_dump()),
             embeddings.model_dump_json(),
             repr(list(embeddings.__repr_args__())),
@@ -473,8 +463,5 @@ class TestArguments:
 
 def test_says_what_to_install() -> None:
     """Without langchain-core the import fails with one sentence that has the pip command."""
-    code = "import sys; sys.modules['langchain_core'] = None; import embedwire.langchain"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert done.returncode == 1
-    last = done.stderr.strip().splitlines()[-1]
+    last = last_words_without("langchain_core", "embedwire.langchain")
     assert last.endswith('embedwire.langchain needs langchain-core: pip install "embedwire[langchain]"')

@@ -21,10 +21,11 @@ from embedwire import (
 )
 from embedwire.langchain import EmbedwireEmbeddings
 from embedwire.llama_index import EmbedwireEmbedding
+from tests.helpers import numbered
 from tests.servers import Server, free_port, llamacpp, local_server, start_llamacpp
 
 if TYPE_CHECKING:
-    from tests.conftest import Truth
+    from tests.servers.fixtures import Truth
 
 KEY = "sk-do-not-show-4711"
 
@@ -57,12 +58,14 @@ def url(server: str, request: pytest.FixtureRequest) -> str:
 class TestTheSameVectors:
     """Between a text and its vector embedwire adds nothing, loses nothing and swaps nothing."""
 
+    @pytest.mark.slow
     @exact_servers
     @both_frameworks
     async def test_300_texts(self, url: str, framework: Framework, corpus: list[str], truth: Truth) -> None:
         """300 texts of mixed lengths get, through either framework, the vectors that urllib gets, to 1e-6."""
         truth.check(await framework(url, corpus), url, corpus)
 
+    @pytest.mark.slow
     @both_frameworks
     async def test_300_texts_over_four_slots(
         self, llama4: str, framework: Framework, corpus: list[str], truth: Truth
@@ -74,6 +77,7 @@ class TestTheSameVectors:
         np.testing.assert_allclose(right[nearest], right, rtol=0, atol=1e-6)
         assert (np.linalg.norm(rows - right, axis=1) < 0.02).all()
 
+    @pytest.mark.slow
     @exact_servers
     def test_the_texts_are_worth_comparing(self, url: str, corpus: list[str], truth: Truth) -> None:
         """Nearly all of the 300 vectors are far from each other, so a swapped one would show."""
@@ -272,7 +276,7 @@ class TestRefusals:
             SharedEmbeddingClient(url) as client,
             pytest.raises(ServerRefused, match=cure) as failure,
         ):
-            client.embed([f"text {number}" for number in range(40)])
+            client.embed(numbered(40))
         assert failure.value.status == status
 
 

@@ -19,6 +19,7 @@ SERVER = "http://127.0.0.1:8080"
 STILL: Sample = {"files": 20, "tasks": 10, "threads": 9, "MiB": 120}
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(240)
 def test_half_a_minute() -> None:
     """Servers that are killed and frozen under load give right vectors or honest errors, and nothing piles up."""

@@ -34,9 +34,10 @@ from embedwire import (
 )
 from embedwire.langchain import EmbedwireEmbeddings
 from embedwire.llama_index import EmbedwireEmbedding
-from embedwire.testing import Answer, EmbeddingServer, Request, is_vector_of
+from embedwire.testing import Answer, EmbeddingServer, Request
+from tests.helpers import numbered, right
 
-TEXTS = [f"text {number}" for number in range(6)]  # in batches of two, one request at a time
+TEXTS = numbered(6)  # in batches of two, one request at a time
 
 Vectors = list[list[float]]
 Door = Callable[..., Vectors]
@@ -289,11 +290,7 @@ def script(answers: list[Answer | None], text: str) -> Callable[[Request], Answe
     return lambda request: next(turns) if text in request.texts else None
 
 
-def right(vectors: Vectors, texts: list[str]) -> bool:
-    """Whether each vector is its text's."""
-    return len(vectors) == len(texts) and all(map(is_vector_of, vectors, texts))
-
-
+@pytest.mark.slow
 @doors
 @states
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name)
@@ -338,6 +335,7 @@ TROUBLES: dict[str, list[Answer | None]] = {
 }
 
 
+@pytest.mark.slow
 @doors
 @states
 @pytest.mark.parametrize("trouble", TROUBLES)

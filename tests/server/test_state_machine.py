@@ -15,10 +15,11 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from embedwire import DeadlineExceeded, EmbeddingClient, RequestError, RetryPolicy, TextRefused, _limits
 from embedwire.testing import Answer, EmbeddingServer, Gate, Request, is_vector_of
+from tests.helpers import numbered, right
 
 T = TypeVar("T")
 CONCURRENCY = 3
-POOL = [f"text {number}" for number in range(12)]
+POOL = numbered(12)
 
 text_lists = st.lists(st.sampled_from(POOL), min_size=1, max_size=10)
 faults = st.sampled_from(
@@ -164,11 +165,7 @@ class Calls(RuleBasedStateMachine):
             return
         error = task.exception()
         if error is None:
-            vectors = task.result()
-            assert len(vectors) == len(texts)
-            assert all(
-                is_vector_of(row, text, tolerance=1e-6) for row, text in zip(vectors, texts, strict=True)
-            )
+            assert right(task.result(), texts)
             return
         assert isinstance(error, RequestError), error
         assert error.index is not None
@@ -179,7 +176,7 @@ class Calls(RuleBasedStateMachine):
             assert self.troubled or isinstance(error, DeadlineExceeded), error
         assert error.completed is not None
         for index, row in zip(error.completed.indexes, error.completed.vectors, strict=True):
-            assert is_vector_of(row, texts[index], tolerance=1e-6)
+            assert is_vector_of(row, texts[index])
 
     async def nothing_is_left(self) -> None:
         """No slot, text, call or batch stays behind."""
@@ -200,6 +197,7 @@ class Calls(RuleBasedStateMachine):
             assert not lane.items
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(
     sys.version_info < (3, 11),
     reason="looptime 0.7, the last for Python 3.10, spins in select after jittered pauses",

@@ -26,8 +26,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from scripts.make_minilm_gguf import model_path
-
 __all__ = [
     "CAN_FREEZE",
     "Server",
@@ -158,7 +156,10 @@ def start_llamacpp(
         pooling: "none", "mean", "cls", "last" or "rank"; by default as the model says ("mean").
         embeddings: False makes it answer 501.
     """
-    model = model or model_path()
+    if model is None:
+        from scripts.make_minilm_gguf import model_path  # and with it gguf, which not every test has time for
+
+        model = model_path()
     if not model.exists():
         raise FileNotFoundError(f"{model} is missing; make it with: python scripts/make_minilm_gguf.py")
     port = port or free_port()

@@ -50,6 +50,7 @@ def arrays(ours: Sample, peer: Sample) -> Results:
     return {"arrays": Result(date="2026-11-22", machine={"CPU": "a slow one"}, samples=samples)}
 
 
+@pytest.mark.slow
 def test_every_door_does_every_job_rightly() -> None:
     """Quick mode: through every door, and on every kind of server, each text gets its own vector."""
     ran = subprocess.run(

@@ -17,14 +17,11 @@ import numpy as np
 import pytest
 
 from embedwire.testing import EmbeddingServer, is_vector_of
+from tests.helpers import needs_signals, numbered
 from tests.servers import free_port, reference
+from tests.tools.strict import STRICT, complaints
 
 ROOT = Path(__file__).parents[2]
-EXTRAS_WARN = (
-    "ignore:`langchain-community` is being sunset:DeprecationWarning"  # LlamaIndex imports it if it is there
-)
-STRICT = [sys.executable, "-X", "dev", "-W", "error", "-W", EXTRAS_WARN]
-needs_signals = pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGTERM to handle")
 
 
 def run(command: list[str], **env: str) -> subprocess.CompletedProcess[str]:
@@ -39,11 +36,6 @@ def printed(example: str, **env: str) -> str:
     ran = run([*STRICT, f"examples/{example}.py"], **env)
     assert (ran.returncode, complaints(ran.stderr)) == (0, "")
     return ran.stdout
-
-
-def complaints(stderr: str) -> str:
-    """What Python said, but for asyncio's notes on slow callbacks: the first one imports aiohttp and numpy."""
-    return "\n".join(line for line in stderr.splitlines() if not line.startswith("Executing <"))
 
 
 @pytest.mark.parametrize("example", ["quickstart_langchain", "quickstart_llama_index"])
@@ -82,6 +74,7 @@ def test_an_example_without_a_server_says_what_to_check() -> None:
     assert "Check that the server runs" in ran.stderr
 
 
+@pytest.mark.slow
 def test_demo_finds_the_right_articles_in_both_languages() -> None:
     """The demo ends with 0 and the right answers, and fits into 80 columns."""
     out = printed("demo")
@@ -91,6 +84,7 @@ def test_demo_finds_the_right_articles_in_both_languages() -> None:
     assert max(map(columns, out.splitlines())) <= 80
 
 
+@pytest.mark.slow
 def test_demo_fails_when_an_answer_is_wrong() -> None:
     """The demo's own check can fail: with a wrong article expected it says so and ends with 1."""
     wrong = "import sys, examples.demo as demo; demo.QUESTIONS['Who may vote in elections?'] = 5; sys.exit(demo.main())"
@@ -99,6 +93,7 @@ def test_demo_fails_when_an_answer_is_wrong() -> None:
     assert "2 of 12 answers are wrong" in ran.stdout
 
 
+@pytest.mark.slow
 def test_demo_takes_questions_of_its_reader() -> None:
     """Questions on the command line are answered too, and not checked."""
     ran = run([sys.executable, "examples/demo.py", "Can I go home again?"])
@@ -200,13 +195,12 @@ def test_fastapi_answers_503_without_its_server() -> None:
 def test_fastapi_keeps_one_session_over_all_requests() -> None:
     """The blog post's singleton: one client in the lifespan, so twenty requests share one connection."""
     with EmbeddingServer() as server, application(server.url) as app:
-        for number in range(20):
-            text = f"text {number}"
+        for text in numbered(20):
             status, (vector,) = app.post("/embed", {"texts": [text]})
             assert status == 200
             assert is_vector_of(vector, text, tolerance=1e-6)
         assert server.connections == 1
-        assert server.batches == [[f"text {number}"] for number in range(20)]
+        assert server.batches == [[text] for text in numbered(20)]
 
 
 @needs_signals

@@ -3,24 +3,24 @@
 import inspect
 import re
 import subprocess
-import sys
 from pathlib import Path
 
+import pytest
+
 from embedwire import EmbeddingClient, Timeouts, exceptions
+from tests.tools.strict import STRICT, complaints
 
 README = Path(__file__).parents[2] / "README.md"
 URL = "http://localhost:8080"
-EXTRAS_WARN = (
-    "ignore:`langchain-community` is being sunset:DeprecationWarning"  # LlamaIndex imports it if it is there
-)
 
 
+@pytest.mark.slow
 def test_every_block_runs(tmp_path: Path, llama: str) -> None:
     """All Python of the README runs from top to bottom against a real llama.cpp, without a warning."""
     script = tmp_path / "README.py"
     script.write_text(python(README.read_text("utf-8")).replace(URL, llama), "utf-8")
     ran = subprocess.run(
-        [sys.executable, "-X", "dev", "-X", "utf8", "-W", "error", "-W", EXTRAS_WARN, script],
+        [*STRICT, "-X", "utf8", script],
         capture_output=True,
         encoding="utf-8",
     )
@@ -69,11 +69,6 @@ def rows(heading: str) -> list[list[str]]:
     section = README.read_text("utf-8").split(f"\n## {heading}\n")[1].split("\n## ")[0]
     table = [line for line in section.splitlines() if line.startswith("|")]
     return [[cell.strip() for cell in line.strip("|").split("|")] for line in table[2:]]
-
-
-def complaints(stderr: str) -> str:
-    """What Python said, but for asyncio's notes on slow callbacks: the first one imports aiohttp and numpy."""
-    return "\n".join(line for line in stderr.splitlines() if not line.startswith("Executing <"))
 
 
 def _shown(default: object) -> str:

@@ -8,15 +8,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from embedwire import InputError, Prompts
 from embedwire._prepare import check_kind, check_text, check_texts, with_prompt
-
-# The same examples each time, however busy the machine.
-settings.register_profile("steady", derandomize=True, deadline=None, database=None)
-settings.load_profile("steady")
 
 STRANGE = [
     "",

@@ -1,62 +1,29 @@
-"""What went wrong → what is done about it, what is said about it, and what is never said."""
+"""What went wrong → what is done about it, and after which pause."""
 
 from __future__ import annotations
 
-import copy
 import email.utils
-import inspect
 import json
-import pickle
-import re
-from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
-import orjson
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from embedwire import (
     AuthenticationFailed,
     BadReply,
-    Completed,
     ConnectionFailed,
-    DeadlineExceeded,
-    EmbedwireError,
-    InputError,
-    Overloaded,
     RequestError,
     RequestTimeout,
     RetryPolicy,
     ServerRefused,
     ServerUnavailable,
     TextRefused,
-    UsageError,
-    exceptions,
 )
-from embedwire._faults import WITHHELD, Failure, screened, to_error
-from embedwire._retry import (
-    Action,
-    Break,
-    Broken,
-    Context,
-    Fault,
-    Reply,
-    Unusable,
-    classify,
-    delay,
-    retry_after,
-)
+from embedwire._retry import Action, Break, Broken, Context, Reply, Unusable, classify, delay, retry_after
 from embedwire.testing import Answer
-
-# The same examples each time, however busy the machine.
-settings.register_profile("steady", derandomize=True, deadline=None, database=None)
-settings.load_profile("steady")
-
-NEW, ALIVE, RESENT = Context(), Context(alive=True), Context(alive=True, resent=True)
-SAME, LATE = Context(alive=True, same=True), Context(alive=True, timeouts=1)
-
+from tests.unit.replies import ALIVE, LATE, NEW, RESENT, SAME, reply, says, scripted
 
 WORDS = st.one_of(
     st.none(),
@@ -70,23 +37,6 @@ FIELDS = ["error", "message", "detail", "msg", "type", "code", "error_type", "n_
 
 def _objects(inner: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
     return st.one_of(st.lists(inner, max_size=2), st.dictionaries(st.sampled_from(FIELDS), inner, max_size=4))
-
-
-def reply(status: int, body: object = b"", headers: Mapping[str, str] | None = None) -> Reply:
-    """A reply; a body that is not bytes goes out as JSON."""
-    return Reply(
-        status=status, headers=headers or {}, body=body if isinstance(body, bytes) else orjson.dumps(body)
-    )
-
-
-def says(status: int, message: str, kind: str = "server_error", **fields: object) -> Reply:
-    """An error in the shape of OpenAI and llama.cpp."""
-    return reply(status, {"error": {"code": status, "message": message, "type": kind, **fields}})
-
-
-def scripted(answer: Answer) -> Reply:
-    """What the fault server would send."""
-    return reply(answer.status or 200, answer.payload, {k.lower(): v for k, v in answer.headers.items()})
 
 
 class TestTable:
@@ -420,204 +370,3 @@ class TestDelay:
     def test_is_bounded(self, policy: RetryPolicy, action: Action, repeat: int, at: float) -> None:
         """No policy and no number of repeats gives a pause above the cap, below 0, or no number."""
         assert 0 <= delay(policy, action, repeat, None, lambda: at) <= policy.cap
-
-
-class TestScreen:
-    """A server's words are shown only where they repeat neither a text nor the key."""
-
-    TEXT = "The patient is called Kim and lives in Busan."
-    KEY = "sk-0123456789abcdef"
-
-    @pytest.mark.parametrize(
-        "words",
-        [
-            f"cannot embed '{TEXT}'",
-            "bad input: The patient is called...",
-            "…called Kim and l…",
-            f"invalid key {KEY}",
-            "invalid key 0123456789abcdef",
-        ],
-    )
-    def test_withholds_what_repeats_a_text_or_the_key(self, words: str) -> None:
-        """A message that quotes 15 characters or more of either is withheld whole."""
-        assert screened(words, [self.KEY, "other", self.TEXT]) == WITHHELD
-
-    def test_withholds_a_short_text(self) -> None:
-        """Of a shorter text, all of it is not to be repeated."""
-        assert "Park" not in screened("cannot embed Park", ["Park"])
-        assert (
-            screened("at most 32", ["32"]) == "at most 32"
-        )  # a server says numbers and single words of its own
-
-    @pytest.mark.parametrize("words", ["Invalid API Key", "the patience of the server", "", "sk-"])
-    def test_shows_the_rest(self, words: str) -> None:
-        """Words that repeat nothing are shown as they are."""
-        assert screened(words, [self.KEY, self.TEXT, ""]) == words
-
-    @pytest.mark.parametrize(
-        "text",
-        [
-            "age 41\nweight 80\nHIV yes",
-            "Kim\tPark\tLee\tChoi\tHan",
-            "a  b  c  d  e  f  g",
-            "name:\u00a0Kim,\u00a0HIV\u00a0yes",
-        ],
-    )
-    def test_white_space_hides_nothing(self, text: str) -> None:
-        """A text that stands in the message with other white space is found too."""
-        words = classify(says(400, f"cannot embed {text}!"), NEW).fault.words
-        assert screened(words, [text]) != words
-
-    @pytest.mark.parametrize(
-        "quote", [repr, json.dumps, ascii, lambda text: json.dumps(text)[1:-1], str.lower]
-    )
-    @pytest.mark.parametrize(
-        "text", ["환자 이름은 김철수이고 부산에 산다", 'he said "no"\nand \\left\\', TEXT]
-    )
-    def test_quoting_hides_nothing(self, text: str, quote: Any) -> None:
-        """A text that the server escapes when it quotes it is found too."""
-        words = classify(says(400, f"cannot embed {quote(text)}!"), NEW).fault.words
-        assert screened(words, [text]) != words
-
-    @given(
-        st.text(st.characters(exclude_categories=["Cs"]), min_size=15),
-        st.text(max_size=20),
-        st.text(max_size=20),
-    )
-    def test_no_message_has_a_text(self, text: str, before: str, after: str) -> None:
-        """Whatever stands around it, a text of 15 characters or more does not get through."""
-        words = classify(reply(400, json.dumps({"error": before + text + after}).encode()), NEW).fault.words
-        shown = screened(words, [text])
-        runs = (text[at : at + 15] for at in range(len(text) - 14))
-        assert not any(run in shown for run in runs if run.strip())
-
-
-FAULT = Fault(
-    error=TextRefused, what="the text has 600 tokens and the server takes 512 (500)", cure="Split the text."
-)
-
-
-def _pickled(error: RequestError) -> Any:
-    return pickle.loads(pickle.dumps(error))
-
-
-class TestErrors:
-    """An error says what, where, which text, after how many requests, and the cure; and carries it as data."""
-
-    @pytest.mark.parametrize(
-        ("failure", "index", "count", "message"),
-        [
-            (
-                Failure(fault=FAULT, attempts=3),
-                7,
-                100,
-                "the text has 600 tokens and the server takes 512 (500): http://h/v1, texts[7] of 100, "
-                "after 3 requests. Split the text.",
-            ),
-            (
-                Failure(fault=FAULT, attempts=1),
-                700,
-                None,
-                "the text has 600 tokens and the server takes 512 (500): http://h/v1, texts[700], "
-                "after 1 request. Split the text.",
-            ),
-            (
-                Failure(fault=FAULT, attempts=0),
-                None,
-                None,
-                "the text has 600 tokens and the server takes 512 (500): http://h/v1. Split the text.",
-            ),
-            (
-                Failure(
-                    fault=Fault(error=ServerRefused, what="no", cure="Ask.", words="we are closed"),
-                    attempts=2,
-                ),
-                0,
-                1,
-                'no: http://h/v1, texts[0] of 1, after 2 requests. The server says: "we are closed". Ask.',
-            ),
-        ],
-    )
-    def test_message(self, failure: Failure, index: int | None, count: int | None, message: str) -> None:
-        """The message has every part that is known, in one line."""
-        error = to_error(failure, server="http://h/v1", index=index, count=count)
-        assert type(error) is failure.fault.error
-        assert str(error) == message
-
-    @pytest.mark.parametrize("words", ["No.", "why?", "really!", "a …"])
-    def test_message_has_no_double_full_stop(self, words: str) -> None:
-        """The server's own punctuation does not pile up with ours."""
-        fault = Fault(error=ServerRefused, what="no", cure="Ask.", words=words)
-        message = str(
-            to_error(Failure(fault=fault, attempts=1), server="http://h/v1", index=None, count=None)
-        )
-        assert '.".' not in message
-
-    def test_carries_data(self) -> None:
-        """Status, index, attempts, Retry-After, tokens and limit are attributes."""
-        fault = Fault(
-            error=TextRefused, what="no", cure="Split.", status=500, retry_after=1.5, tokens=600, limit=512
-        )
-        error = to_error(Failure(fault=fault, attempts=2), server="http://h/v1", index=3, count=9)
-        assert (error.server, error.index, error.attempts, error.status) == ("http://h/v1", 3, 2, 500)
-        assert (error.retry_after, error.tokens, error.limit) == (1.5, 600, 512)
-
-    @pytest.mark.parametrize("again", [_pickled, copy.deepcopy, copy.copy])
-    @pytest.mark.parametrize("kind", [*RequestError.__subclasses__(), RequestError])
-    def test_survives_a_pickle(self, kind: type[RequestError], again: Any) -> None:
-        """An error comes out of a pickle or a copy with its message and all its attributes."""
-        fault = Fault(
-            error=kind, what="no", cure="Split.", status=500, retry_after=1.5, tokens=600, limit=512
-        )
-        error = to_error(Failure(fault=fault, attempts=2), server="http://h/v1", index=3, count=9)
-        other = to_error(Failure(fault=fault, attempts=1), server="http://h/v1", index=5, count=9)
-        error.failures = {3: error, 5: other}
-        error.completed = Completed([0], np.ones((1, 2), dtype=np.float32))
-        twin = again(error)
-        assert (type(twin), str(twin)) == (kind, str(error))
-        for name in ("server", "index", "status", "attempts", "retry_after", "tokens", "limit"):
-            assert getattr(twin, name) == getattr(error, name)
-        assert twin.completed.indexes == [0]
-        assert twin.completed.vectors.tolist() == [[1, 1]]
-        assert str(twin.failures[5]) == str(other)
-
-    def test_takes_new_attributes(self) -> None:
-        """Frameworks note things on the exceptions that pass through them."""
-        for kind in (InputError, UsageError, Overloaded, RequestError, BadReply):
-            error = kind("no")
-            error.event_added = True  # type: ignore[attr-defined]
-            assert str(error) == "no"
-
-    def test_tree_is_the_printed_one(self) -> None:
-        """The tree at the top of the module is the real one, standard bases included."""
-        printed: dict[str, tuple[str | None, str | None]] = {}
-        above: list[tuple[int, str]] = []
-        for line in (exceptions.__doc__ or "").splitlines():
-            if match := re.match(r"^( {4}[│├└─ ]*)(\w+)(?: +\((\w+)\))?(?:  |$)", line):
-                depth, name, base = len(match[1]), match[2], match[3]
-                while above and above[-1][0] >= depth:
-                    above.pop()
-                printed[name] = (above[-1][1] if above else None, base)
-                above.append((depth, name))
-        real: dict[str, tuple[str | None, str | None]] = {}
-        for name, kind in vars(exceptions).items():
-            if inspect.isclass(kind) and issubclass(kind, EmbedwireError):
-                bases = {base.__module__: base.__name__ for base in kind.__bases__}
-                standard = bases.get("builtins")
-                real[name] = (
-                    bases.get("embedwire.exceptions"),
-                    None if standard == "Exception" else standard,
-                )
-        assert printed == real
-        assert list(printed) == list(real)
-
-    def test_standard_bases_catch_them(self) -> None:
-        """Who catches ValueError, TimeoutError or ConnectionError catches ours."""
-        pairs = [
-            (InputError, ValueError),
-            (UsageError, RuntimeError),
-            (DeadlineExceeded, TimeoutError),
-            (RequestTimeout, TimeoutError),
-            (ConnectionFailed, ConnectionError),
-        ]
-        assert all(issubclass(own, standard) for own, standard in pairs)

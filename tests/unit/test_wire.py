@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import orjson
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from embedwire._wire import (
@@ -27,10 +27,6 @@ from embedwire._wire import (
     parse,
     told,
 )
-
-# The same examples each time, however busy the machine.
-settings.register_profile("steady", derandomize=True, deadline=None, database=None)
-settings.load_profile("steady")
 
 FLOAT32 = st.floats(width=32, allow_nan=False, allow_infinity=False)
 
