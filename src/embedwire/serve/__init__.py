@@ -13,18 +13,12 @@ vectors. The bundled model is Google's Universal Sentence Encoder, multilingual,
 Fields that this server does not know are ignored, and `null` is as good as leaving a field out.
 """
 
-from embedwire.serve.app import (
-    DIMENSIONS,
-    MAX_BODY,
-    MAX_TEXTS,
-    MAX_TOKENS,
-    MODEL,
-    CountTokens,
-    Encode,
-    ServeError,
-    create_app,
-    run,
-)
+from __future__ import annotations
+
+from embedwire.serve.app import MAX_BODY, create_app
+from embedwire.serve.command import run
+from embedwire.serve.model import DIMENSIONS, MAX_TOKENS, MODEL, CountTokens, Encode, ServeError
+from embedwire.serve.protocol import MAX_TEXTS
 
 __all__ = [
     "DIMENSIONS",
