@@ -7,7 +7,8 @@ x86_64; elsewhere `tests/unit/test_fuzz.py` makes the same checks, without the g
 
 What it learns stays in ``.fuzz/corpus``, so the next run goes on from there. At first that is filled with what a
 real llama.cpp says. At a finding it stops with a traceback, and the bytes are in ``.fuzz/found``; they belong into
-`FOUND` in ``tests/unit/test_fuzz.py``. The first byte of an input tells how many texts were sent, the second the status.
+`FOUND` in ``tests/unit/test_fuzz.py``. The first byte of an input tells how many texts were sent, the
+second the status.
 """
 
 from __future__ import annotations

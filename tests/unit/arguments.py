@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-import inspect
 from typing import Any
 
 from embedwire import EmbeddingClient
-from embedwire._config import Settings, settings
+from embedwire._settings.settings import Form, Settings
 
 URL = "http://embedder.test:8080"
 
 
 def kept(**arguments: Any) -> Settings:
-    """Settings of these arguments, and of the clients' defaults for all others."""
-    parameters = inspect.signature(EmbeddingClient).parameters.values()
-    defaults = {one.name: one.default for one in parameters if one.default is not one.empty}
-    return settings(**{"base_url": URL, **defaults, **arguments})
+    """Settings of a client with these arguments, and with its defaults for all others."""
+    return EmbeddingClient(**{"base_url": URL, **arguments}).__getstate__()
+
+
+def form(**arguments: Any) -> Form:
+    """What its requests look like."""
+    return kept(**arguments).form

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 
 import orjson
 
-from embedwire._retry import Context, Reply
+from embedwire._http.failures import Context
+from embedwire._http.wire import Reply
 from embedwire.testing import Answer
 
 NEW, ALIVE, RESENT = Context(), Context(alive=True), Context(alive=True, resent=True)

@@ -11,7 +11,7 @@ import pytest
 
 import embedwire
 from embedwire import EmbeddingClient, InputError, SharedEmbeddingClient, Timeouts
-from embedwire._config import key_from_environment
+from embedwire._settings.address import key_from_environment
 
 BOTH = pytest.mark.parametrize("kind", [EmbeddingClient, SharedEmbeddingClient])
 URL = "http://embedder.test:8080"
@@ -105,6 +105,7 @@ class TestBadArguments:
             ("ssl", 5, "ssl.SSLContext, the path of a CA file"),
             ("ssl", Path("ca.pem"), "ssl.SSLContext, the path of a CA file"),
             ("ssl", "no-such-file.pem", "does not exist"),
+            ("ssl", __file__, "cannot be read as CA certificates; pass a PEM file"),
             ("trust_env", 1, "True or False"),
             ("trust_env", "yes", "True or False"),
             # what is asked
@@ -166,8 +167,6 @@ class TestBadArguments:
             ("max_queued", None, "an int of at least 1"),
             ("max_queued", True, "an int of at least 1"),
             ("max_queued", 1e6, "an int of at least 1"),
-            ("on_full", "drop", "'wait' or 'raise'"),
-            ("on_full", None, "'wait' or 'raise'"),
             ("rate_limit", 0, "None or RateLimit(requests=…, texts=…, chars=…)"),
             ("rate_limit", True, "an int of at least 1"),
             ("rate_limit", 1.5, "an int of at least 1"),
@@ -191,10 +190,27 @@ class TestBadArguments:
         assert isinstance(refused.value, ValueError)
 
     @BOTH
+    @pytest.mark.parametrize(
+        "argument",
+        [
+            *("batch_size", "concurrency", "timeout", "deadline", "max_retries", "dimensions", "normalize"),
+            *("trust_env", "max_queued", "rate_limit", "max_reply_bytes"),
+        ],
+    )
+    def test_a_refused_value_is_shown_only_where_it_is_a_number(self, kind: Any, argument: str) -> None:
+        """A number is shown as it is, all else, which may be a key in the wrong place, by its type."""
+        for value, shown in ((-7, "not -7"), (-2.5, "not -2.5"), (KEY, "not a str"), ([KEY], "not a list")):
+            with pytest.raises(InputError) as refused:
+                kind(**{"base_url": URL, argument: value})
+            assert str(refused.value).endswith(shown)
+
+    @BOTH
     def test_unknown_arguments_are_refused(self, kind: Any) -> None:
         """A typo never becomes a request field, and nothing but the URL goes by position."""
         with pytest.raises(TypeError, match="batchsize"):
             kind(URL, batchsize=5)
+        with pytest.raises(TypeError, match="on_full"):  # a full queue is always an error
+            kind(URL, on_full="wait")
         with pytest.raises(TypeError, match="positional"):
             kind(URL, "model")
         with pytest.raises(TypeError, match="base_url"):
@@ -268,7 +284,7 @@ class TestKey:
 def test_every_argument_is_documented() -> None:
     """Both clients have the same arguments, and describe each of them."""
     for kind in (EmbeddingClient, SharedEmbeddingClient):
-        described = re.findall(r"^    (\w+):", inspect.getdoc(kind) or "", re.MULTILINE)
+        described = re.findall(r"^    (\w+):", inspect.getdoc(kind.__init__) or "", re.MULTILINE)
         names = list(kind.__init__.__annotations__)
         assert described[: len(names) - 1] == [name for name in names if name != "return"]
     assert EmbeddingClient.__init__.__annotations__ == SharedEmbeddingClient.__init__.__annotations__

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import json
 import re
+import sys
 from typing import Any
 
 import numpy as np
@@ -27,10 +28,13 @@ from embedwire import (
     UsageError,
     exceptions,
 )
-from embedwire._faults import WITHHELD, Failure, screened, to_error
-from embedwire._retry import Fault, classify
+from embedwire._http.failures import judge
+from embedwire._http.messages import WITHHELD, screened, to_error
+from embedwire._http.records import Fault
 from tests.helpers import copies
 from tests.unit.replies import NEW, reply, says
+
+LONG = " ".join(f"word{number:06d}" for number in range(181_819))[:2_000_000]
 
 
 class TestScreen:
@@ -76,7 +80,7 @@ class TestScreen:
     )
     def test_white_space_hides_nothing(self, text: str) -> None:
         """A text that stands in the message with other white space is found too."""
-        words = classify(says(400, f"cannot embed {text}!"), NEW).fault.words
+        words = judge(says(400, f"cannot embed {text}!"), NEW).fault.words
         assert screened(words, [text]) != words
 
     @pytest.mark.parametrize(
@@ -87,7 +91,7 @@ class TestScreen:
     )
     def test_quoting_hides_nothing(self, text: str, quote: Any) -> None:
         """A text that the server escapes when it quotes it is found too."""
-        words = classify(says(400, f"cannot embed {quote(text)}!"), NEW).fault.words
+        words = judge(says(400, f"cannot embed {quote(text)}!"), NEW).fault.words
         assert screened(words, [text]) != words
 
     @given(
@@ -97,10 +101,43 @@ class TestScreen:
     )
     def test_no_message_has_a_text(self, text: str, before: str, after: str) -> None:
         """Whatever stands around it, a text of 15 characters or more does not get through."""
-        words = classify(reply(400, json.dumps({"error": before + text + after}).encode()), NEW).fault.words
+        words = judge(reply(400, json.dumps({"error": before + text + after}).encode()), NEW).fault.words
         shown = screened(words, [text])
         runs = (text[at : at + 15] for at in range(len(text) - 14))
         assert not any(run in shown for run in runs if run.strip())
+
+    @pytest.mark.parametrize("place", [0, 1_000_000, 1_999_988])
+    def test_finds_a_quotation_of_a_text_of_megabytes(self, place: int) -> None:
+        """Twelve characters of a text of 2,000,000, wherever they stand in it, are not repeated."""
+        assert screened(f"near '{LONG[place : place + 12]}'", ["other", LONG, self.KEY]) == WITHHELD
+        assert screened(f"near '{LONG[place : place + 11]}'", [LONG]) != WITHHELD
+
+    @pytest.mark.parametrize(
+        "text", ["x" * 2_000_000, "ab" * 1_000_000, "가나다" * 666_667], ids=["one letter", "two", "three"]
+    )
+    def test_takes_a_text_of_megabytes_as_it_is(self, text: str) -> None:
+        """A long text that repeats itself is found where it is quoted, and nowhere else."""
+        words = text[5:16] + " is not " + text[:11]
+        assert screened(words, [text]) == words
+        assert screened(f"cannot embed {text[:12]}", [text]) == WITHHELD
+
+    def test_looks_at_a_long_text_as_a_whole(self) -> None:
+        """Screening 2,000,000 characters takes a few steps of Python, not one for each: numpy does it."""
+        words, steps = "the context is too small for this " * 8, 0
+
+        def trace(*_: object) -> Any:
+            nonlocal steps
+            steps += 1
+            return trace
+
+        before = sys.gettrace()
+        sys.settrace(trace)
+        try:
+            shown = screened(words, [LONG])
+        finally:
+            sys.settrace(before)
+        assert shown == words
+        assert 0 < steps < 5000
 
 
 FAULT = Fault(
@@ -112,52 +149,53 @@ class TestErrors:
     """An error says what, where, which text, after how many requests, and the cure; and carries it as data."""
 
     @pytest.mark.parametrize(
-        ("failure", "index", "count", "message"),
+        ("fault", "attempts", "index", "count", "message"),
         [
             (
-                Failure(fault=FAULT, attempts=3),
+                FAULT,
+                3,
                 7,
                 100,
                 "the text has 600 tokens and the server takes 512 (500): http://h/v1, texts[7] of 100, "
                 "after 3 requests. Split the text.",
             ),
             (
-                Failure(fault=FAULT, attempts=1),
+                FAULT,
+                1,
                 700,
                 None,
                 "the text has 600 tokens and the server takes 512 (500): http://h/v1, texts[700], "
                 "after 1 request. Split the text.",
             ),
             (
-                Failure(fault=FAULT, attempts=0),
+                FAULT,
+                0,
                 None,
                 None,
                 "the text has 600 tokens and the server takes 512 (500): http://h/v1. Split the text.",
             ),
             (
-                Failure(
-                    fault=Fault(error=ServerRefused, what="no", cure="Ask.", words="we are closed"),
-                    attempts=2,
-                ),
+                Fault(error=ServerRefused, what="no", cure="Ask.", words="we are closed"),
+                2,
                 0,
                 1,
                 'no: http://h/v1, texts[0] of 1, after 2 requests. The server says: "we are closed". Ask.',
             ),
         ],
     )
-    def test_message(self, failure: Failure, index: int | None, count: int | None, message: str) -> None:
+    def test_message(
+        self, fault: Fault, attempts: int, index: int | None, count: int | None, message: str
+    ) -> None:
         """The message has every part that is known, in one line."""
-        error = to_error(failure, server="http://h/v1", index=index, count=count)
-        assert type(error) is failure.fault.error
+        error = to_error(fault, attempts=attempts, server="http://h/v1", index=index, count=count)
+        assert type(error) is fault.error
         assert str(error) == message
 
     @pytest.mark.parametrize("words", ["No.", "why?", "really!", "a …"])
     def test_message_has_no_double_full_stop(self, words: str) -> None:
         """The server's own punctuation does not pile up with ours."""
         fault = Fault(error=ServerRefused, what="no", cure="Ask.", words=words)
-        message = str(
-            to_error(Failure(fault=fault, attempts=1), server="http://h/v1", index=None, count=None)
-        )
+        message = str(to_error(fault, attempts=1, server="http://h/v1", index=None, count=None))
         assert '.".' not in message
 
     def test_carries_data(self) -> None:
@@ -165,7 +203,7 @@ class TestErrors:
         fault = Fault(
             error=TextRefused, what="no", cure="Split.", status=500, retry_after=1.5, tokens=600, limit=512
         )
-        error = to_error(Failure(fault=fault, attempts=2), server="http://h/v1", index=3, count=9)
+        error = to_error(fault, attempts=2, server="http://h/v1", index=3, count=9)
         assert (error.server, error.index, error.attempts, error.status) == ("http://h/v1", 3, 2, 500)
         assert (error.retry_after, error.tokens, error.limit) == (1.5, 600, 512)
 
@@ -176,10 +214,10 @@ class TestErrors:
         fault = Fault(
             error=kind, what="no", cure="Split.", status=500, retry_after=1.5, tokens=600, limit=512
         )
-        error = to_error(Failure(fault=fault, attempts=2), server="http://h/v1", index=3, count=9)
-        other = to_error(Failure(fault=fault, attempts=1), server="http://h/v1", index=5, count=9)
-        error.failures = {3: error, 5: other}
-        error.completed = Completed([0], np.ones((1, 2), dtype=np.float32))
+        error = to_error(fault, attempts=2, server="http://h/v1", index=3, count=9)
+        other = to_error(fault, attempts=1, server="http://h/v1", index=5, count=9)
+        done = Completed([0], np.ones((1, 2), dtype=np.float32))
+        error.set_outcome(lambda: done, lambda: {3: error, 5: other})
         twin = again(error)
         assert (type(twin), str(twin)) == (kind, str(error))
         for name in ("server", "index", "status", "attempts", "retry_after", "tokens", "limit"):
@@ -188,11 +226,32 @@ class TestErrors:
         assert twin.completed.vectors.tolist() == [[1, 1]]
         assert str(twin.failures[5]) == str(other)
 
+    def test_completed_and_failures_are_made_once_when_asked_for(self) -> None:
+        """What an error carries of a large call costs nothing until somebody looks, and is the same each time."""
+        asked: list[str] = []
+        error = RequestError("no")
+        assert (error.completed, error.failures) == (None, {})
+
+        def completed() -> Completed:
+            asked.append("completed")
+            return Completed([0], np.ones((1, 2), dtype=np.float32))
+
+        def failures() -> dict[int, RequestError]:
+            asked.append("failures")
+            return {3: RequestError("no")}
+
+        error.set_outcome(completed, failures)
+        assert str(error) == "no"
+        assert asked == []
+        assert error.completed is error.completed
+        assert error.failures is error.failures
+        assert asked == ["completed", "failures"]
+
     def test_takes_new_attributes(self) -> None:
         """Frameworks note things on the exceptions that pass through them."""
         for kind in (InputError, UsageError, Overloaded, RequestError, BadReply):
             error = kind("no")
-            error.event_added = True  # type: ignore[attr-defined]
+            error.event_added = True  # type: ignore[union-attr]
             assert str(error) == "no"
 
     def test_tree_is_the_printed_one(self) -> None:

@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from embedwire import RequestError
-from embedwire._wire import ContractBroken, decode
+from embedwire._http.reply import ContractBroken, Decoded, decode
 from tests.unit import fuzzing
 from tests.unit.fuzzing import STATUSES, TEXT
 
@@ -90,7 +90,8 @@ class TestDecoding:
             fuzzing.reply([[1.0]]): np.array([[1]], dtype=np.float32),
         }
         for body, matrix in wrong.items():
-            monkeypatch.setattr(fuzzing, "decode", lambda *_, matrix=matrix, **__: matrix)
+            decoded = Decoded(matrix=matrix, base64=False, tokens=None, model=None)
+            monkeypatch.setattr(fuzzing, "decode", lambda *_, decoded=decoded, **__: decoded)
             with pytest.raises(AssertionError):
                 fuzzing.check_decode(body, 2)
         with pytest.raises(AssertionError, match="repeats a text"):

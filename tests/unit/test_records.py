@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import trustme
 
 from embedwire import BatchLimits, EmbeddingClient, InputError, Prompts, RateLimit, RetryPolicy, Timeouts
-from embedwire._config import Secret
+from embedwire._settings.secret import Secret
 from tests.unit.arguments import URL, kept
 
 KEY = "sk-never-to-be-seen"
@@ -44,7 +45,7 @@ class TestSecret:
         """Key, header values and the proxy's password are in no repr of a client or of its settings."""
         secrets = {"api_key": KEY, "headers": {"X-Token": KEY}, "proxy": f"http://me:{KEY}@proxy:3128"}
         client, settings = EmbeddingClient(URL, **secrets), kept(**secrets)  # type: ignore[arg-type]
-        assert KEY not in repr(client) + repr(settings) + repr(settings.target())
+        assert KEY not in repr(client) + repr(settings) + repr(settings.target)
 
 
 RECORDS = [
@@ -150,14 +151,14 @@ class TestRecords:
         """Each knob takes the simple value, its policy object, or the dict that a dump made of it."""
         simple, record = (kept(**{argument: value}) for value in (simple, record))
         assert simple == record
-        assert simple.target() == record.target()
+        assert hash(simple) == hash(record)
 
     def test_an_ssl_context_is_taken(self, tmp_path: Path) -> None:
         """An SSLContext, a path, True and False are all ways to say what to trust."""
         authority = tmp_path / "ca.pem"
-        authority.touch()
+        trustme.CA().cert_pem.write_to_path(authority)
         for value in (ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT), str(authority), False, True, None):
-            assert kept(ssl=value).ssl is (None if value is True else value)
+            assert kept(ssl=value).target.ssl is (None if value is True else value)
 
     def test_settings_survive_a_pickle(self) -> None:
         """Settings, an explicit key among them, come out of a pickle as they went in."""

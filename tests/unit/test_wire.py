@@ -15,19 +15,11 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from embedwire._wire import (
-    ContractBroken,
-    Told,
-    agrees_in_base64,
-    decode,
-    encode,
-    fit,
-    models,
-    normalized,
-    parse,
-    told,
-)
+from embedwire._http.reply import ContractBroken, decode, fit, models, normalized, parse, plausible
+from embedwire._http.wire import encode
+from embedwire._servers.kinds import KINDS, Told
 
+ANY_BUT_USAGE: list[Any] = [{}, None, 7, "7", [7]]
 FLOAT32 = st.floats(width=32, allow_nan=False, allow_infinity=False)
 
 
@@ -83,8 +75,11 @@ class TestGoodReplies:
         rows = data.draw(
             st.lists(st.lists(FLOAT32, min_size=width, max_size=width), min_size=count, max_size=count)
         )
-        matrix = decode(body(*([packed(row) for row in rows] if as_base64 else rows)), count)
-        assert (matrix.dtype, matrix.shape, matrix.flags.c_contiguous) == (np.float32, (count, width), True)
+        decoded = decode(body(*([packed(row) for row in rows] if as_base64 else rows)), count)
+        matrix = decoded.matrix
+        assert decoded.base64 == as_base64
+        assert matrix.dtype == np.float32
+        assert (matrix.shape, matrix.flags.c_contiguous) == ((count, width), True)
         assert matrix.tobytes() == np.array(rows, dtype=np.float32).tobytes() or (matrix == rows).all()
 
     @given(st.permutations(range(7)), st.sets(st.integers(0, 6)))
@@ -92,17 +87,18 @@ class TestGoodReplies:
         """Items in any order, in either encoding, are placed by their index."""
         rows = [[float(index), index / 8] for index in range(7)]
         items = [item(index, packed(rows[index]) if index in in_base64 else rows[index]) for index in order]
-        assert decode(of_items(*items), 7).tolist() == rows
+        assert decode(of_items(*items), 7).matrix.tolist() == rows
 
     def test_reversed_items_are_placed_by_index(self) -> None:
         """A reply in reversed order gives each text its own vector."""
-        assert decode(of_items(item(1, [2.0]), item(0, [1.0])), 2).tolist() == [[1.0], [2.0]]
+        assert decode(of_items(item(1, [2.0]), item(0, [1.0])), 2).matrix.tolist() == [[1.0], [2.0]]
 
     @pytest.mark.parametrize("row", [[1, 2], [0, -3], [1, 2.5], [2**53, 1], [10**30, 1.0], [-(2**63), 2**63]])
     def test_whole_numbers_are_numbers(self, row: list[Any]) -> None:
         """Integers of any size that float32 can hold are numbers like any other."""
-        assert decode(body(row), 1).tolist() == np.array([row], dtype=np.float64).astype(np.float32).tolist()
-        assert decode(body(row, packed([1.0, 2.0])), 2)[0].tolist() == decode(body(row), 1)[0].tolist()
+        rounded = np.array([row], dtype=np.float64).astype(np.float32).tolist()
+        assert decode(body(row), 1).matrix.tolist() == rounded
+        assert decode(body(row, packed([1.0, 2.0])), 2).matrix[:1].tolist() == rounded
 
     def test_unknown_fields_are_ignored(self) -> None:
         """More fields than the contract needs, true and null among them, change nothing."""
@@ -111,17 +107,56 @@ class TestGoodReplies:
             "error": None,
             "usage": {"x": False},
         }
-        assert decode(orjson.dumps(reply), 1).tolist() == [[1.0]]
+        assert decode(orjson.dumps(reply), 1).matrix.tolist() == [[1.0]]
 
     def test_words_of_json_in_a_name_are_no_booleans(self) -> None:
         """A model called true is no boolean among the numbers."""
         reply = orjson.dumps({"model": "true-false", "data": [item(0, [1.0, 2.0])]})
-        assert decode(reply, 1).tolist() == [[1.0, 2.0]]
+        assert decode(reply, 1).matrix.tolist() == [[1.0, 2.0]]
 
     @given(st.lists(st.floats(-1, 1), min_size=3, max_size=3))
     def test_numbers_of_more_digits_are_rounded(self, row: list[float]) -> None:
         """Float64 decimals become the nearest float32."""
-        assert decode(body(row), 1).tolist() == [np.float32(row).tolist()]
+        assert decode(body(row), 1).matrix.tolist() == [np.array(row, dtype=np.float32).tolist()]
+
+
+class TestBesides:
+    """What a reply says beside its vectors is kept where it is right, and harms nothing where it is not."""
+
+    @pytest.mark.parametrize(
+        ("usage", "tokens"),
+        [
+            ({"prompt_tokens": 7, "total_tokens": 9}, 7),
+            ({"prompt_tokens": 0}, 0),
+            *[({"prompt_tokens": odd}, None) for odd in (-1, 7.0, "7", True, None, [7])],
+            *[(odd, None) for odd in ANY_BUT_USAGE],
+        ],
+    )
+    def test_tokens(self, usage: Any, tokens: int | None) -> None:
+        """The tokens that the server counted, where that is a whole number."""
+        reply = orjson.dumps({"data": [item(0, [1.0])], "usage": usage})
+        assert decode(reply, 1).tokens == tokens
+        assert decode(body([1.0]), 1).tokens is None
+
+    @pytest.mark.parametrize(
+        ("model", "named"), [("m", "m"), ("", ""), (None, None), (5, None), (["m"], None)]
+    )
+    def test_model(self, model: Any, named: str | None) -> None:
+        """The model that the server names, where that is a name."""
+        assert decode(orjson.dumps({"data": [item(0, [1.0])], "model": model}), 1).model == named
+        assert decode(body([1.0]), 1).model is None
+
+    @pytest.mark.parametrize(
+        ("rows", "in_base64"),
+        [([packed([1.0])] * 2, True), ([[1.0], [2.0]], False), ([packed([1.0]), [2.0]], False)],
+    )
+    def test_encoding(self, rows: list[Any], in_base64: bool) -> None:
+        """Whether all vectors came in base64."""
+        assert decode(body(*rows), 2).base64 == in_base64
+
+    def test_nothing_shows_the_numbers(self) -> None:
+        """No repr of what was decoded has a vector."""
+        assert "0.125" not in repr(decode(body([0.125]), 1))
 
 
 BROKEN = [
@@ -223,20 +258,24 @@ class TestBrokenReplies:
     @pytest.mark.parametrize("reply", [body([1.0, 2.0]), body(packed([1.0, 2.0]))])
     def test_another_width_than_before_is_refused(self, reply: bytes) -> None:
         """Vectors of another width than this model had are refused: the model was exchanged."""
-        assert decode(reply, 1, width=2).shape == (1, 2)
+        assert decode(reply, 1, width=2).matrix.shape == (1, 2)
         with pytest.raises(ContractBroken, match="vectors of 2 numbers where earlier ones had 3"):
             decode(reply, 1, width=3)
+        for width, other in ((3, True), (None, False)):
+            with pytest.raises(ContractBroken) as broken:
+                decode(reply if other else b"{}", 1, width=width)
+            assert broken.value.other_width == other
 
     def test_zeros_are_vectors(self) -> None:
         """A vector of zeros is no breach; the client warns of it."""
-        assert decode(body([0.0, 0.0], packed([0.0, -0.0])), 2).tolist() == [[0, 0], [0, 0]]
+        assert decode(body([0.0, 0.0], packed([0.0, -0.0])), 2).matrix.tolist() == [[0, 0], [0, 0]]
 
     @pytest.mark.parametrize("encoding", ["float", "base64"])
     def test_no_prefix_of_a_reply_passes(self, encoding: str) -> None:
         """Cut at any byte, a reply is refused as cut."""
         rows: list[Any] = [[0.25, -1.5], [3.0, 4.0]]
         whole = body(*(rows if encoding == "float" else map(packed, rows)))
-        assert decode(whole, 2).tolist() == rows
+        assert decode(whole, 2).matrix.tolist() == rows
         for end in range(len(whole)):
             with pytest.raises(ContractBroken) as broken:
                 decode(whole[:end], 2)
@@ -249,12 +288,14 @@ class TestBrokenReplies:
         for read in (lambda: decode(reply, count), lambda: parse(reply), lambda: models(reply)):
             with contextlib.suppress(ContractBroken):
                 read()
-        assert isinstance(told(reply), Told)
+        with contextlib.suppress(ContractBroken):
+            answer = parse(reply)
+            assert all(isinstance(kind.read(answer), Told) for kind in KINDS)
 
     @given(st.data())
     def test_arbitrary_json_is_refused_or_right(self, data: st.DataObject) -> None:
         """Any JSON near a reply gives finite vectors of one width, one per text, or ContractBroken."""
-        odd = st.one_of(
+        odd: st.SearchStrategy[Any] = st.one_of(
             st.none(),
             st.booleans(),
             st.integers(),
@@ -280,7 +321,7 @@ class TestBrokenReplies:
         count = data.draw(st.integers(1, 3))
         encoded = json.dumps(reply).encode("utf-8", "surrogatepass")
         try:
-            matrix = decode(encoded, count)
+            matrix = decode(encoded, count).matrix
         except ContractBroken:
             return
         assert matrix.dtype == np.float32
@@ -303,7 +344,7 @@ class TestFit:
         matrix = np.array([[3, 4, 12], [0, 5, 1], [8, 6, 0]], dtype=np.float32)
         cut = fit(matrix, 2)
         assert cut.dtype == np.float32
-        np.testing.assert_allclose(cut, [[0.6, 0.8], [0, 1], [0.8, 0.6]], rtol=1e-6)
+        assert np.allclose(cut, np.array([[0.6, 0.8], [0, 1], [0.8, 0.6]]), rtol=1e-6, atol=0)
         assert matrix[0].tolist() == [3, 4, 12]
 
     def test_the_right_number_is_left_alone(self) -> None:
@@ -334,48 +375,48 @@ class TestFit:
             assert not unit.any()
 
 
-class TestBase64Check:
-    """Base64 is used only where it says what decimals say."""
+class TestPlausible:
+    """Base64 is used only where its vectors may be such as came in decimal."""
 
-    VECTOR = np.array([0.6, 0.8, 0.0, 0.0], dtype=np.float32)
+    VECTOR = (0.6, 0.8, -0.05, 0.001)
 
-    def test_the_same_vector_agrees(self) -> None:
-        """The same vector, or nearly, agrees."""
-        assert agrees_in_base64(body(packed(self.VECTOR)), self.VECTOR, None)
-        assert agrees_in_base64(body(packed(self.VECTOR + 0.003)), self.VECTOR, None)
+    @pytest.mark.parametrize("length", [None, 0.5, 1.0, 2.0])
+    def test_the_same_vector_is(self, length: float | None) -> None:
+        """Vectors about as long as those in decimal may be what they seem to be."""
+        matrix = decode(body(packed(self.VECTOR)), 1).matrix
+        assert plausible(matrix, length)
 
-    @pytest.mark.parametrize(
-        "embedding",
-        [
-            [0.6, 0.8, 0.0, 0.0],  # decimals after all
-            base64.b64encode(struct.pack(">4f", 0.6, 0.8, 0.0, 0.0)).decode(),
-            base64.b64encode(struct.pack("<4d", 0.6, 0.8, 0.0, 0.0)).decode(),
-            base64.b64encode(struct.pack("<2d", 0.6, 0.8)).decode(),
-            packed([0.8, 0.6, 0.0, 0.0]),
-            packed([-0.6, -0.8, 0.0, 0.0]),
-            packed([0.6, 0.8]),
-            packed([0.0, 0.0, 0.0, 0.0]),
-        ],
-    )
-    def test_another_reading_does_not(self, embedding: Any) -> None:
-        """Big-endian, float64, another vector, another width, or no base64 at all do not agree."""
-        with contextlib.suppress(ContractBroken):
-            assert not agrees_in_base64(body(embedding), self.VECTOR, None)
+    @pytest.mark.parametrize("length", [None, 1.0])
+    @pytest.mark.parametrize("layout", [">4f", ">4d", ">4e", "<4d", "<4q", ">4l"])
+    def test_another_reading_is_not(self, layout: str, length: float | None) -> None:
+        """Big-endian numbers, float64, float16 and integers are not taken for float32."""
+        row = self.VECTOR if layout[-1] in "fde" else (3, 1, 4, 1)
+        text = base64.b64encode(struct.pack(layout, *row)).decode()
+        try:
+            matrix = decode(body(text), 1).matrix
+        except ContractBroken:
+            return
+        assert not plausible(matrix, length)
+
+    @pytest.mark.parametrize("factor", [1e-3, 1e3])
+    def test_another_size_is_not(self, factor: float) -> None:
+        """Vectors of a thousandth, or a thousand times, of the length in decimal are not such as came before."""
+        matrix = np.array([self.VECTOR], dtype=np.float32)
+        assert plausible(matrix, 1.0)
+        assert not plausible(matrix * np.float32(factor), 1.0)
+
+    def test_one_odd_vector_spoils_all(self) -> None:
+        """A single vector that is far too long makes the whole reply implausible."""
+        matrix = np.array([self.VECTOR] * 9, dtype=np.float32)
+        matrix[4] *= 1e9
+        assert not plausible(matrix, 1.0)
 
     def test_zeros_prove_nothing(self) -> None:
-        """A vector of zeros says nothing about how numbers are packed."""
-        zeros = np.zeros(4, dtype=np.float32)
-        assert not agrees_in_base64(body(packed(zeros)), zeros, None)
-
-    def test_dimensions_are_fitted_first(self) -> None:
-        """A cut vector is compared with a cut one."""
-        assert agrees_in_base64(body(packed([3, 4, 12, 0])), np.array([0.6, 0.8], dtype=np.float32), 2)
-
-    @given(st.binary(max_size=100))
-    def test_nothing_else_raises(self, reply: bytes) -> None:
-        """Whatever comes agrees, does not, or breaks the contract."""
-        with contextlib.suppress(ContractBroken):
-            agrees_in_base64(reply, self.VECTOR, None)
+        """Vectors of zeros alone say nothing about how numbers are packed; one among others does no harm."""
+        zeros = np.zeros((2, 4), dtype=np.float32)
+        assert not plausible(zeros, None)
+        assert not plausible(zeros, 1.0)
+        assert plausible(np.array([[0, 0, 0, 0], self.VECTOR], dtype=np.float32), 1.0)
 
 
 class TestOtherReplies:
@@ -394,27 +435,3 @@ class TestOtherReplies:
     def test_models(self, reply: Any, names: list[str]) -> None:
         """The names in a list of models, and none where there is no list."""
         assert models(orjson.dumps(reply)) == names
-
-    @pytest.mark.parametrize(
-        ("reply", "expected"),
-        [
-            (
-                {"total_slots": 4, "default_generation_settings": {"n_ctx": 512}},
-                Told(slots=4, context=512),
-            ),
-            (
-                {"max_client_batch_size": 32, "max_input_length": 8192},
-                Told(context=8192, max_texts=32),
-            ),
-            ({"total_slots": 0, "max_client_batch_size": -1}, Told()),
-            ({"total_slots": True, "default_generation_settings": [1]}, Told()),
-            ({"total_slots": "4", "default_generation_settings": {"n_ctx": 1e9}}, Told()),
-            ({"total_slots": 10**12}, Told()),
-            ({"error": "no"}, Told()),
-            ([], Told()),
-            (None, Told()),
-        ],
-    )
-    def test_told(self, reply: Any, expected: Told) -> None:
-        """Slots, context and batch cap, each only where it is a sensible number."""
-        assert told(orjson.dumps(reply)) == expected

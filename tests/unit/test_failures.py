@@ -1,8 +1,7 @@
-"""What went wrong → what is done about it, and after which pause."""
+"""What went wrong → what is done about it."""
 
 from __future__ import annotations
 
-import email.utils
 import json
 from typing import Any
 
@@ -16,12 +15,13 @@ from embedwire import (
     ConnectionFailed,
     RequestError,
     RequestTimeout,
-    RetryPolicy,
     ServerRefused,
     ServerUnavailable,
     TextRefused,
 )
-from embedwire._retry import Action, Break, Broken, Context, Reply, Unusable, classify, delay, retry_after
+from embedwire._http.failures import Context, Unusable, judge
+from embedwire._http.records import Action
+from embedwire._http.wire import Break, Broken, Reply
 from embedwire.testing import Answer
 from tests.unit.replies import ALIVE, LATE, NEW, RESENT, SAME, reply, says, scripted
 
@@ -74,7 +74,7 @@ class TestTable:
         self, how: Break, reused: bool, seen: Context, action: Action, error: type[RequestError]
     ) -> None:
         """A request that ended without a reply has an action by how it ended and what was seen before."""
-        verdict = classify(Broken(how=how, reused=reused, detail="the system's words"), seen)
+        verdict = judge(Broken(how=how, reused=reused, detail="the system's words"), seen)
         assert (verdict.action, verdict.fault.error) == (action, error)
         assert verdict.fault.what == f"{how.value} (the system's words)"
         assert verdict.fault.status is None
@@ -82,7 +82,7 @@ class TestTable:
     def test_every_end_without_a_reply_has_a_row(self) -> None:
         """No way to end is forgotten."""
         for how in Break:
-            fault = classify(Broken(how=how), NEW).fault
+            fault = judge(Broken(how=how), NEW).fault
             assert fault.what == how.value
             assert fault.cure.endswith(".")
 
@@ -154,7 +154,7 @@ class TestTable:
     )
     def test_replies(self, failure: Reply, seen: Context, action: Action, error: type[RequestError]) -> None:
         """A reply has an action by its status and its words; the status is on record."""
-        verdict = classify(failure, seen)
+        verdict = judge(failure, seen)
         assert (verdict.action, verdict.fault.error) == (action, error)
         assert verdict.fault.status == failure.status
         assert str(failure.status) in verdict.fault.what or action is Action.WAIT
@@ -170,7 +170,7 @@ class TestTable:
     )
     def test_broken_contracts(self, unusable: Unusable, action: Action, of_text: bool) -> None:
         """A broken contract is repeated when cut, split when one text is at fault, else final."""
-        verdict = classify(unusable, ALIVE)
+        verdict = judge(unusable, ALIVE)
         assert (verdict.action, verdict.fault.error) == (action, BadReply)
         assert (verdict.fault.position, verdict.fault.of_text) == (unusable.position, of_text)
         assert unusable.what in verdict.fault.what
@@ -188,7 +188,7 @@ class TestTable:
     ) -> None:
         """No reply, however strange, is without a verdict."""
         encoded = body if isinstance(body, bytes) else json.dumps(body).encode()
-        verdict = classify(reply(status, encoded, headers), Context(same=same))
+        verdict = judge(reply(status, encoded, headers), Context(same=same))
         assert issubclass(verdict.fault.error, RequestError)
         assert len(verdict.fault.words) <= 300
 
@@ -207,7 +207,7 @@ class TestWordsOfServers:
     )
     def test_tokens_and_limit(self, failure: Reply, tokens: int | None, limit: int | None) -> None:
         """Where the server tells a text's tokens and its limit, the error has both, and the cure."""
-        fault = classify(failure, NEW).fault
+        fault = judge(failure, NEW).fault
         assert (fault.tokens, fault.limit, fault.of_text) == (tokens, limit, True)
         if tokens:
             assert f"the text has {tokens} tokens and the server takes {limit}" in fault.what
@@ -234,7 +234,7 @@ class TestWordsOfServers:
     )
     def test_batch_cap(self, message: str, cap: int | None, status: int) -> None:
         """The most texts that a server takes are read from its refusal."""
-        fault = classify(reply(status, {"error": message, "error_type": "Validation"}), ALIVE).fault
+        fault = judge(reply(status, {"error": message, "error_type": "Validation"}), ALIVE).fault
         assert fault.max_texts == cap
 
     @pytest.mark.parametrize(
@@ -246,7 +246,7 @@ class TestWordsOfServers:
     )
     def test_a_limit_of_tokens_is_no_batch_cap(self, message: str) -> None:
         """A limit in tokens or characters is not taken for one in texts."""
-        assert classify(says(400, message), ALIVE).fault.max_texts is None
+        assert judge(says(400, message), ALIVE).fault.max_texts is None
 
     @pytest.mark.parametrize(
         ("body", "words"),
@@ -271,102 +271,4 @@ class TestWordsOfServers:
     )
     def test_message_in_every_shape(self, body: object, words: str) -> None:
         """The message is found in each server's shape of error, in one line, 300 characters at most."""
-        assert classify(reply(502, body), ALIVE).fault.words == words
-
-
-class TestRetryAfter:
-    """What a server asks for is understood, within reason."""
-
-    NOW = 1_800_000_000.0
-
-    @pytest.mark.parametrize(
-        ("headers", "seconds"),
-        [
-            ({}, None),
-            ({"retry-after": "0"}, 0),
-            ({"retry-after": "2"}, 2),
-            ({"retry-after": " 2 "}, 2),
-            ({"retry-after": "1.5"}, 1.5),
-            ({"retry-after": "86400"}, 86_400),
-            ({"retry-after-ms": "1500"}, 1.5),
-            ({"retry-after-ms": "250", "retry-after": "1"}, 0.25),
-            ({"retry-after-ms": "soon", "retry-after": "3"}, 3),
-            ({"retry-after": email.utils.formatdate(NOW + 30, usegmt=True)}, 30),
-            ({"retry-after": email.utils.formatdate(NOW - 30, usegmt=True)}, 0),
-            # absurd
-            ({"retry-after": ""}, None),
-            ({"retry-after": "soon"}, None),
-            ({"retry-after": "-1"}, None),
-            ({"retry-after": "nan"}, None),
-            ({"retry-after": "inf"}, None),
-            ({"retry-after": "1e999"}, None),
-            ({"retry-after": "9" * 5000}, None),
-            ({"retry-after": "86401"}, None),
-            ({"retry-after-ms": "-5"}, None),
-            ({"retry-after": email.utils.formatdate(NOW + 86_500, usegmt=True)}, None),
-            ({"retry-after": "Mon, 01 Jan 99999 00:00:00 GMT"}, None),
-            ({"retry-after": "Mon, 01 Jan 2024 00:00:00 +99999999999"}, None),
-            ({"retry-after": "Mon, 32 Jan 2024 25:61:61 GMT"}, None),
-        ],
-    )
-    def test_forms(self, headers: dict[str, str], seconds: float | None) -> None:
-        """Seconds, milliseconds and dates are understood; what is absurd is ignored."""
-        assert retry_after(headers, now=lambda: self.NOW) == seconds
-
-    def test_is_on_the_fault(self) -> None:
-        """The verdict carries it, whatever the status."""
-        assert classify(reply(429, b"", {"retry-after": "7"}), NEW).fault.retry_after == 7
-        assert classify(reply(503, b"", {"retry-after-ms": "7"}), NEW).fault.retry_after == 0.007
-
-    @given(st.dictionaries(st.sampled_from(["retry-after", "retry-after-ms"]), st.text()))
-    def test_never_raises(self, headers: dict[str, str]) -> None:
-        """Whatever stands there is a number of seconds up to a day, or nothing."""
-        seconds = retry_after(headers)
-        assert seconds is None or 0 <= seconds <= 86_400
-
-
-class TestDelay:
-    """A pause is bounded, random, and never shorter than asked for."""
-
-    def test_doubles(self) -> None:
-        """Without jitter the pauses are exactly base times 1, 2, 4."""
-        policy = RetryPolicy(base=1, jitter=False)
-        assert [delay(policy, Action.RETRY, repeat, None) for repeat in (1, 2, 3)] == [1, 2, 4]
-
-    def test_throttled_pauses_are_longer(self) -> None:
-        """After 429 the first pause is `throttled_base`."""
-        policy = RetryPolicy(base=0.05, throttled_base=3, multiplier=10, cap=100, jitter=False)
-        assert [delay(policy, Action.THROTTLE, repeat, None) for repeat in (1, 2, 3)] == [3, 30, 100]
-
-    def test_jitter_is_full(self) -> None:
-        """With jitter a pause is anything from 0 to the computed one."""
-        policy = RetryPolicy(base=8)
-        assert [delay(policy, Action.RETRY, 1, None, lambda at=at: at) for at in (0, 0.25, 1)] == [0, 2, 8]
-
-    def test_what_the_server_asks_replaces_it(self) -> None:
-        """A Retry-After is waited for in full, and at most a tenth longer; without jitter exactly."""
-        policy = RetryPolicy(base=50)
-        assert [delay(policy, Action.RETRY, 9, 10, lambda at=at: at) for at in (0, 1)] == [10, 11]
-        assert delay(RetryPolicy(jitter=False), Action.THROTTLE, 1, 10) == 10
-
-    def test_no_time_asked_for_is_no_reason_to_hurry(self) -> None:
-        """A Retry-After of 0, or a date that is past by the server's clock, leaves the usual pause."""
-        assert delay(RetryPolicy(jitter=False), Action.THROTTLE, 2, 0) == 2
-
-    @given(
-        st.builds(
-            RetryPolicy,
-            attempts=st.integers(1, 10**6),
-            base=st.floats(0, 1e300),
-            throttled_base=st.floats(0, 1e300),
-            multiplier=st.one_of(st.floats(1, 100), st.integers(1, 100)),
-            cap=st.floats(0, 1e300),
-            jitter=st.booleans(),
-        ),
-        st.sampled_from([Action.RETRY, Action.THROTTLE]),
-        st.integers(1, 10**6),
-        st.floats(0, 1),
-    )
-    def test_is_bounded(self, policy: RetryPolicy, action: Action, repeat: int, at: float) -> None:
-        """No policy and no number of repeats gives a pause above the cap, below 0, or no number."""
-        assert 0 <= delay(policy, action, repeat, None, lambda: at) <= policy.cap
+        assert judge(reply(502, body), ALIVE).fault.words == words

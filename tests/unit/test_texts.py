@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from embedwire import InputError, Prompts
-from embedwire._prepare import check_kind, check_text, check_texts, with_prompt
+from embedwire._clients.texts import check_kind, check_text, check_texts, with_prompt
 
 STRANGE = [
     "",
@@ -33,6 +33,21 @@ class Word(str):
     """A str of somebody's own kind."""
 
     __slots__ = ()
+
+
+class Other(str):
+    """A str that says it is equal to others, and shows another one."""
+
+    __slots__ = ()
+
+    def __eq__(self, other: object) -> bool:
+        return True
+
+    def __hash__(self) -> int:
+        return 0
+
+    def __str__(self) -> str:
+        return "blue"
 
 
 class Colour(str, enum.Enum):
@@ -66,11 +81,12 @@ class TestTexts:
         """A tuple, a deque or a list of somebody's own kind do as well."""
         assert check_texts(kind(["a", "b"])) == ["a", "b"]
 
-    @pytest.mark.parametrize("text", [Word("red"), Colour.RED, np.str_("red")])
+    @pytest.mark.parametrize("text", [Word("red"), Colour.RED, np.str_("red"), Other("red")])
     def test_a_kind_of_str_is_a_str(self, text: Any) -> None:
-        """Subclasses of str pass; numpy's strings are among them."""
-        assert check_texts([text]) == ["red"]
-        assert check_text(text) == "red"
+        """Subclasses of str pass as the str that they hold; numpy's strings are among them."""
+        for checked in (*check_texts(["a", text, "b"])[1:2], check_text(text)):
+            assert type(checked) is str
+            assert checked == "red"
 
     @pytest.mark.parametrize(
         "texts",

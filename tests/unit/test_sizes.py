@@ -1,0 +1,280 @@
+"""How large a request may be, and how many may be in flight: the user's numbers, under what the server takes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from embedwire import BatchLimits
+from embedwire._servers.facts import ServerFacts
+from embedwire._servers.kinds import KINDS, Told
+from embedwire._servers.sizes import (
+    REPLY_BASE,
+    REPLY_PER_TEXT,
+    REST,
+    REST_LEAST,
+    REST_MOST,
+    UNKNOWN_CONCURRENCY,
+    Cap,
+    Limits,
+    Sizing,
+    least,
+    max_reply,
+)
+from embedwire._servers.slots import DEFAULT_CONCURRENCY
+from embedwire._servers.tuner import START, Sizes
+from tests.unit.arguments import form
+
+KIND = {kind.name: kind for kind in KINDS}
+
+
+def sizing(kind: str | None = None, **told: Any) -> Sizing:
+    """What is known of the sizes of a server, of some kind, that told this."""
+    return Sizing(ServerFacts(kind=None if kind is None else KIND[kind], told=Told(**told)))
+
+
+def capped(most: int) -> Cap:
+    """A cap that the server named."""
+    cap = Cap()
+    cap.named(most)
+    return cap
+
+
+def rested(cap: Cap, times: int) -> None:
+    """So many requests at the cap went well."""
+    for _ in range(times):
+        assert cap.most is not None
+        cap.taken(cap.most)
+
+
+class TestCap:
+    """The most that a server takes is believed when it is sure, and tried again when time has passed."""
+
+    def test_without_a_refusal_there_is_none(self) -> None:
+        """What goes well, and what is refused at any size, sets no cap by itself."""
+        cap = Cap()
+        for size in (1, 128, 100_000):
+            cap.taken(size)
+            cap.refused(size)
+        assert (cap.most, cap.limit) == (None, None)
+
+    def test_what_the_server_names_holds_at_once(self) -> None:
+        """A cap in the server's own words needs no second time, and its last word counts."""
+        cap = capped(32)
+        assert (cap.most, cap.limit) == (32, 32)
+        cap.named(96)
+        assert (cap.most, cap.limit) == (96, 96)
+
+    @pytest.mark.parametrize(("first", "second", "most"), [(16, 16, 16), (16, 8, 16), (8, 16, 16)])
+    def test_what_is_inferred_is_a_suspicion_until_the_second_time(
+        self, first: int, second: int, most: int
+    ) -> None:
+        """One request that went well in parts alone is an accident; the larger parts of two are a cap."""
+        cap = Cap()
+        cap.inferred(first)
+        assert (cap.most, cap.limit) == (None, None)
+        cap.inferred(second)
+        assert (cap.most, cap.limit) == (most, most)
+
+    def test_grows_again(self) -> None:
+        """After REST requests at the cap that went well, one of twice the size is tried; if it goes well, it holds."""
+        cap = capped(32)
+        rested(cap, REST - 1)
+        assert cap.limit == 32
+        rested(cap, 1)
+        assert (cap.most, cap.limit) == (32, 64)
+        cap.taken(64)
+        assert (cap.most, cap.limit) == (64, 64)
+
+    @pytest.mark.parametrize("size", [1, 15, 16])
+    def test_small_requests_prove_nothing(self, size: int) -> None:
+        """Requests of half the cap, or less, say nothing about a larger one."""
+        cap = capped(32)
+        for _ in range(10 * REST):
+            cap.taken(size)
+        assert cap.limit == 32
+
+    def test_a_part_of_the_larger_size_counts(self) -> None:
+        """A request that is only a little larger than the cap moves it just so far."""
+        cap = capped(32)
+        rested(cap, REST)
+        cap.taken(40)
+        assert (cap.most, cap.limit) == (40, 40)
+
+    def test_a_trial_that_fails_makes_the_next_one_rarer(self) -> None:
+        """A larger request in vain goes back to the cap, and twice as many must go well before the next."""
+        cap = capped(32)
+        rests = []
+        for _ in range(12):
+            rest = 0
+            while cap.limit == 32:
+                rested(cap, 1)
+                rest += 1
+            rests.append(rest)
+            for _ in range(3):  # several were on the wire together, which is one trial
+                cap.refused(64)
+            assert (cap.most, cap.limit) == (32, 32)
+        assert rests == [min(REST * 2**times, REST_MOST) for times in range(12)]
+
+    def test_a_trial_that_succeeds_makes_the_next_one_sooner(self) -> None:
+        """A server that takes more by now is asked for still more after half as many requests, though never at once."""
+        cap = capped(1)
+        rests = []
+        for size in (2, 4, 8, 16):
+            rest = 0
+            while cap.limit != size:
+                rested(cap, 1)
+                rest += 1
+            rests.append(rest)
+            cap.taken(size)
+        assert rests == [REST, REST // 2, REST_LEAST, REST_LEAST]
+
+    @pytest.mark.parametrize("size", [1, 31, 32])
+    def test_a_refusal_below_the_cap_changes_nothing(self, size: int) -> None:
+        """What is refused at a size that goes well otherwise has another reason."""
+        cap = capped(32)
+        cap.refused(size)
+        assert (cap.most, cap.limit) == (32, 32)
+
+    @given(
+        st.lists(
+            st.tuples(st.sampled_from(["named", "inferred", "refused", "taken"]), st.integers(1, 200)),
+            max_size=300,
+        )
+    )
+    def test_is_never_nothing(self, steps: list[tuple[str, int]]) -> None:
+        """Whatever happens in whatever order, at least one may be sent, and at most twice what is known to go well."""
+        cap = Cap()
+        for step, size in steps:
+            getattr(cap, step)(size)
+            assert (cap.most is None) == (cap.limit is None)
+            if cap.most is not None and cap.limit is not None:
+                assert 1 <= cap.most <= cap.limit <= 2 * cap.most
+
+
+class TestLimits:
+    """The most that one request carries."""
+
+    def test_a_users_number_is_obeyed(self) -> None:
+        """A number for texts or characters holds for both kinds, and nothing else limits a request."""
+        found = sizing()
+        for kind in START:
+            assert found.limits(form(batch_size=7), kind) == Limits(texts=7)
+            both = found.limits(form(batch_size=BatchLimits(texts=7, chars=900)), kind)
+            assert both == Limits(texts=7, chars=900)
+            free = found.limits(form(batch_size=BatchLimits(texts=None)), kind)
+            assert free == Limits()
+
+    def test_what_the_server_takes_is_less(self) -> None:
+        """Where the server takes less than the user's number, less is sent; where it takes more, that number."""
+        for batch, most, texts in ((7, 5, 5), (7, 9, 7), ("auto", 3, 3), ("auto", 9, 5)):
+            assert sizing(max_texts=most).limits(form(batch_size=batch)).texts == texts
+            found = sizing()
+            found.texts.named(most)
+            assert found.limits(form(batch_size=batch)).texts == texts
+        found = sizing(max_texts=32)
+        found.texts.named(20)
+        assert found.max_texts == 20
+        found.chars.named(500)
+        for size in ("auto", BatchLimits(chars=900), BatchLimits()):
+            assert found.limits(form(batch_size=size)).chars == 500
+        assert found.limits(form(batch_size=BatchLimits(chars=100))).chars == 100
+
+    def test_auto_starts_small_for_documents_and_not_for_queries(self) -> None:
+        """Untold, five documents or 32 queries share a request, whatever their length."""
+        found = sizing()
+        assert found.limits(form()) == Limits(texts=5, work=0.0, free=5)
+        assert found.limits(form(), "query") == Limits(texts=32, work=0.0, free=32)
+
+    def test_auto_follows_what_was_found(self) -> None:
+        """The sizes that the tuner found, and the work that takes half a second, are the limits."""
+        found = sizing()
+        tuner = found.tuner(form(), "document")
+        tuner.sizes, tuner.work = Sizes(texts=64), 12_000.0
+        assert found.limits(form()) == Limits(texts=64, work=12_000.0, free=5)
+        assert found.limits(form(), "query").texts == 32
+        assert found.limits(form(batch_size=7)) == Limits(texts=7)
+
+    def test_a_cap_found_by_trying_holds_for_queries_too(self) -> None:
+        """Queries that wait together are no more than what was seen to go well."""
+        found = sizing()
+        found.texts.inferred(16)
+        assert found.limits(form(), "query").texts == 32
+        found.texts.inferred(16)
+        assert found.limits(form(), "query").texts == 16
+        found.tuner(form(), "query").sizes = Sizes(texts=128)
+        assert found.limits(form(), "query").texts == 16
+        found.texts.named(100)
+        assert found.limits(form(), "query").texts == 100
+
+    def test_a_larger_size_is_tried_after_a_rest(self) -> None:
+        """Where the cap grows again, the next request may have more."""
+        found = sizing()
+        found.texts.named(8)
+        rested(found.texts, REST)
+        assert found.limits(form(batch_size=12)).texts == 12
+        assert found.max_texts == 8
+
+    def test_there_is_one_tuner_for_each_choice(self) -> None:
+        """Equal forms share what was found; another kind, or another number of the user's, is looked for apart."""
+        found = sizing()
+        assert found.tuner(form(), "document") is found.tuner(form(timeout=5), "document")
+        others = [(form(), "query"), (form(concurrency=3), "document"), (form(batch_size=3), "document")]
+        tuners = {id(found.tuner(form(), "document")), *(id(found.tuner(one, kind)) for one, kind in others)}  # type: ignore[arg-type]
+        assert len(tuners) == 4
+
+
+class TestConcurrency:
+    """The most requests in flight."""
+
+    @pytest.mark.parametrize("kind", [None, *KIND])
+    @pytest.mark.parametrize("slots", [None, 1, 64])
+    def test_a_users_number_is_obeyed(self, kind: str | None, slots: int | None) -> None:
+        """A number of the user's holds, whatever the server says."""
+        assert sizing(kind, slots=slots).concurrency(form(concurrency=3)) == 3
+
+    @pytest.mark.parametrize(
+        ("kind", "slots", "most"),
+        [
+            (None, None, UNKNOWN_CONCURRENCY),
+            ("llama.cpp", None, UNKNOWN_CONCURRENCY),
+            ("llama.cpp", 1, 2),
+            ("llama.cpp", 4, 8),
+            ("llama.cpp", 8, 12),
+            ("llama.cpp", 64, 68),
+            ("vllm", 4, 8),
+            ("vllm", 64, 128),
+            (None, 4, 8),
+            *[(name, None, DEFAULT_CONCURRENCY) for name in KIND if name != "llama.cpp"],
+        ],
+    )
+    def test_auto(self, kind: str | None, slots: int | None, most: int) -> None:
+        """Four until it is known what is there; twice the slots, but no more than its threads; else eight at first."""
+        assert sizing(kind, slots=slots).concurrency(form()) == most
+
+    def test_auto_follows_what_was_found(self) -> None:
+        """A number that was found by trying holds where nobody said one, and for queries too."""
+        for kind, slots, most in (("vllm", None, 32), ("llama.cpp", None, 4), ("llama.cpp", 2, 4)):
+            found = sizing(kind, slots=slots)
+            found.tuner(form(), "document").sizes = Sizes(texts=5, requests=32)
+            assert found.concurrency(form()) == most
+
+
+class TestSmallThings:
+    """What else depends on a size."""
+
+    @pytest.mark.parametrize("texts", [0, 1, 5, 128])
+    def test_the_cap_of_a_reply_follows_its_request(self, texts: int) -> None:
+        """Untold, there is room for each text's vector; a number of the user's is obeyed."""
+        assert max_reply(form(), texts) == REPLY_BASE + REPLY_PER_TEXT * texts
+        assert max_reply(form(max_reply_bytes=7), texts) == 7
+
+    @pytest.mark.parametrize(
+        ("one", "other", "smaller"), [(None, None, None), (1, None, 1), (None, 1, 1), (1, 2, 1), (2, 1, 1)]
+    )
+    def test_least(self, one: int | None, other: int | None, smaller: int | None) -> None:
+        """Of two limits the smaller holds, of which either may be missing."""
+        assert least(one, other) == smaller

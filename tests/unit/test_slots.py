@@ -1,0 +1,255 @@
+"""Places on the wire: never more than the smallest wish, fewer after trouble, and each one comes back."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from embedwire._servers.slots import DEFAULT_CONCURRENCY, Slot, Slots
+from tests.helpers import in_simulated_time, now, simulated
+
+
+def of(most: int) -> Slots:
+    """Slots of which somebody wants so many."""
+    slots = Slots()
+    slots.enlist("somebody", lambda: most)
+    return slots
+
+
+def taken(slots: Slots) -> list[Slot]:
+    """All slots that are free."""
+    held = []
+    while slots.free:
+        held.append(slots.take())
+    return held
+
+
+async def soon() -> None:
+    """Lets everything run that can."""
+    for _ in range(5):
+        await asyncio.sleep(0)
+
+
+class TestRoom:
+    """How many requests may be in flight."""
+
+    def test_untold_it_is_the_default(self) -> None:
+        """Where nobody has a wish, there are as many slots as a client starts with."""
+        assert len(taken(Slots())) == DEFAULT_CONCURRENCY
+
+    def test_the_smallest_wish_counts_while_its_owner_has_work(self) -> None:
+        """No user's number is exceeded; who has no more work has no more say."""
+        slots = Slots()
+        for who, most in (("a", 5), ("b", 2), ("c", 9)):
+            slots.enlist(who, lambda most=most: most)  # type: ignore[misc]
+        held = taken(slots)
+        assert len(held) == 2
+        slots.dismiss("b")
+        assert len(taken(slots)) == 3
+        slots.dismiss("b")
+        slots.dismiss("a")
+        assert len(taken(slots)) == 4
+
+    def test_a_wish_may_change(self) -> None:
+        """A wish is asked for each time, as sizes are found while others wait."""
+        most = 2
+        slots = Slots()
+        slots.enlist("somebody", lambda: most)
+        assert len(taken(slots)) == 2
+        most = 4
+        assert len(taken(slots)) == 2
+        most = 1
+        assert not slots.free
+
+    async def test_trouble_leaves_fewer(self) -> None:
+        """After an overload 0.7 of those in flight may be, whatever is wished; a round of successes adds one."""
+        slots = of(10)
+        held = taken(slots)
+        held[0].overloaded()
+        for slot in held:
+            slot.give_back()
+        again = taken(slots)
+        assert len(again) == 7
+        for slot in again:
+            slot.succeeded()
+            slot.give_back()
+        assert len(taken(slots)) == 8
+
+    async def test_what_was_sent_before_trouble_is_one_discovery(self) -> None:
+        """Of all requests on the wire together only the first overload counts, and their successes say nothing."""
+        slots = of(10)
+        held = taken(slots)
+        for slot in held:
+            slot.overloaded()
+            slot.give_back()
+        for slot in held:
+            slot.succeeded()
+        assert slots.window.allowed == 7
+
+    async def test_a_repeat_is_a_new_discovery(self) -> None:
+        """A request that took its slot again after trouble counts as sent since."""
+        slots = of(10)
+        one, *others = taken(slots)
+        one.overloaded()
+        for slot in (one, *others):
+            slot.give_back()
+        await one.take_again("document")
+        one.overloaded()
+        assert slots.window.allowed == 1
+
+
+class TestSlot:
+    """One request's place."""
+
+    def test_is_counted_while_it_is_held(self) -> None:
+        """A slot is in flight until it is given back; giving it back twice is fine."""
+        slots = of(3)
+        one, two = slots.take(), slots.take()
+        assert (slots.in_flight, one.crowd, two.held) == (2, 2, True)
+        one.give_back()
+        one.give_back()
+        assert (slots.in_flight, one.held, two.crowd) == (1, False, 1)
+
+    def test_who_waits_hears_of_a_free_one(self) -> None:
+        """Each slot that becomes free is told to everybody who looks."""
+        slots, heard = of(1), list[str]()
+        slots.on_free += [lambda: heard.append("a"), lambda: heard.append("b")]
+        slot = slots.take()
+        assert heard == []
+        slot.give_back()
+        assert heard == ["a", "b"]
+
+    async def test_a_repeat_takes_a_free_one_at_once(self) -> None:
+        """Where there is room, nobody waits; who holds one needs no other."""
+        slots = of(2)
+        slot = slots.take()
+        await slot.take_again("document")
+        assert slots.in_flight == 1
+        slot.give_back()
+        await slot.take_again("document")
+        assert (slots.in_flight, slot.held) == (1, True)
+
+    async def test_repeats_get_theirs_in_order(self) -> None:
+        """Repeats of a kind that wait are let in by who looks, the longest waiting first."""
+        slots, order = of(1), list[str]()
+        waiting = {name: slots.take() for name in "abc"}
+        for slot in waiting.values():
+            slot.give_back()
+        held = slots.take()
+
+        async def repeat(name: str) -> None:
+            await waiting[name].take_again("document")
+            order.append(name)
+            waiting[name].give_back()
+            slots.resume("document")
+
+        tasks = [asyncio.create_task(repeat(name)) for name in "abc"]
+        await soon()
+        assert (order, slots.in_flight) == ([], 1)
+        assert not slots.resume("query")
+        held.give_back()
+        assert slots.resume("document")
+        await asyncio.gather(*tasks)
+        assert order == ["a", "b", "c"]
+        assert slots.in_flight == 0
+        assert not slots.resume("document")
+
+    @pytest.mark.parametrize("given", [False, True])
+    async def test_who_gives_up_waiting_keeps_nothing(self, given: bool) -> None:
+        """A repeat that is cancelled while it waits, or in the moment it gets its slot, leaves none behind."""
+        slots = of(1)
+        slot = slots.take()
+        slot.give_back()
+        held = slots.take()
+        task = asyncio.create_task(slot.take_again("query"))
+        await soon()
+        held.give_back()
+        if given:
+            assert slots.resume("query")
+            assert slots.in_flight == 1
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert slots.in_flight == 0
+        assert not slot.held
+        assert not slots.resume("query")
+
+    @simulated
+    async def test_what_nobody_waits_for_lingers(self) -> None:
+        """A request that the server still works on counts for as long as was said, though its slot is given back."""
+        slots, freed = of(1), list[float]()
+        slot, since = slots.take(), now()
+        slots.on_free.append(lambda: freed.append(now() - since))
+        slot.linger(7)
+        slot.give_back()
+        assert slots.in_flight == 1
+        await asyncio.sleep(6.9)
+        assert slots.in_flight == 1
+        await asyncio.sleep(0.2)
+        assert slots.in_flight == 0
+        assert freed == pytest.approx([7])
+
+    async def test_no_time_to_linger_is_none(self) -> None:
+        """Where nothing is left to do, the slot stays held until it is given back."""
+        slots = of(1)
+        slot = slots.take()
+        slot.linger(0)
+        assert (slot.held, slots.in_flight) == (True, 1)
+        slot.give_back()
+        slot.linger(5)
+        assert slots.in_flight == 0
+
+
+STEPS = st.lists(
+    st.tuples(st.sampled_from(["take", "give", "pause", "cancel", "overload"]), st.integers(0, 9))
+)
+
+
+@given(STEPS, st.integers(1, 5))
+def test_no_slot_is_lost(steps: list[tuple[str, int]], most: int) -> None:
+    """Whatever is taken, paused, cancelled or overloaded in whatever order, all slots are free at the end."""
+
+    async def run() -> None:
+        slots = of(most)
+
+        def look() -> None:
+            if slots.free:
+                slots.resume("document")
+
+        slots.on_free.append(look)
+        held: list[Slot] = []
+        pausing: list[asyncio.Task[None]] = []
+        for step, which in steps:
+            if step == "take" and slots.free:
+                held.append(slots.take())
+            elif step == "cancel" and pausing:
+                pausing.pop(which % len(pausing)).cancel()
+            elif held and step != "take":
+                slot = held[which % len(held)]
+                if step == "give":
+                    slot.give_back()
+                elif step == "overload":
+                    slot.overloaded()
+                elif step == "pause":
+                    held.remove(slot)
+                    slot.give_back()
+                    pausing.append(asyncio.create_task(pause(slot)))
+            await soon()
+            assert 0 <= slots.in_flight <= most
+        for slot in held:
+            slot.give_back()
+        await asyncio.gather(*pausing, return_exceptions=True)
+        assert slots.in_flight == 0
+
+    async def pause(slot: Slot) -> None:
+        try:
+            await asyncio.sleep(1)
+            await slot.take_again("document")
+            await asyncio.sleep(1)
+        finally:
+            slot.give_back()
+
+    in_simulated_time(run())
