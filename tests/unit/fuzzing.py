@@ -24,7 +24,7 @@ import orjson
 from embedwire._http.failures import Context, judge
 from embedwire._http.messages import screened, to_error
 from embedwire._http.records import Matrix
-from embedwire._http.reply import ContractBroken, decode, models, parse, plausible
+from embedwire._http.reply import ContractBroken, decode, models, near, parse, plausible
 from embedwire._http.wire import Reply
 from embedwire._servers.kinds import KINDS
 from embedwire.exceptions import RequestError
@@ -32,7 +32,7 @@ from embedwire.exceptions import RequestError
 TEXT = "The patient Kim Min-jun, born in 1971, lives in Busan."
 KEY = "sk-0123456789abcdef"
 STATUSES = (400, 401, 404, 408, 413, 422, 425, 429, 500, 501, 502, 503, 529, 599, 200, 204, 302, 418, 999)
-KNOWN = np.array([0.5, -0.25, 0.125], dtype=np.float32)
+KNOWN = np.array([0.5, -0.25, 0.125], dtype=np.float32)  # of one text, in decimal
 
 
 # What must hold
@@ -49,7 +49,7 @@ def check(body: bytes, *, count: int, status: int) -> None:
     matrix = check_decode(body, count)
     if matrix is not None:
         check_decode(body, count, matrix.shape[1] + 1)
-        check_plausible(matrix)
+        check_comparison(matrix)
     check_answers(body)
     value = body[:64].decode("latin-1")  # as if it stood in a header
     check_refusal(Reply(status=status, headers={"retry-after": value, "retry-after-ms": value}, body=body))
@@ -81,14 +81,14 @@ def check_decode(body: bytes, count: int, width: int | None = None) -> Matrix | 
     return matrix
 
 
-def check_plausible(matrix: Matrix) -> None:
-    """`plausible` says yes to no vectors that are longer or shorter than those in decimal by powers of ten."""
+def check_comparison(matrix: Matrix) -> None:
+    """`plausible` and `near` say yes to nothing but vectors, and to none that is far from the known one."""
     lengths = [math.hypot(*row) for row in matrix.tolist()]
-    for usual in (None, 1.0, 1e-9):
-        least, most = (1e-6, 1e6) if usual is None else (usual / 100, usual * 100)
-        if plausible(matrix, usual):
-            assert max(lengths) <= most * 1.001
-            assert max(lengths) >= least * 0.999
+    if plausible(matrix):
+        assert 1e-6 * 0.999 <= max(lengths) <= 1e6 * 1.001
+    for row, length in zip(matrix, lengths, strict=True):
+        if near(row, KNOWN):
+            assert math.dist(row.tolist(), KNOWN.tolist()) <= 0.0501 * length
 
 
 def check_answers(body: bytes) -> None:

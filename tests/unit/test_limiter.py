@@ -9,9 +9,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from embedwire import RateLimit
-from embedwire._servers.limiter import MINUTE, Minute, Room
+from embedwire._servers import known
+from embedwire._servers.limiter import MINUTE, RateLimiter, Room
+from embedwire._settings.address import Target
+from tests.unit.arguments import kept
 
-NO_LIMIT = RateLimit()
+
+def target(**arguments: object) -> Target:
+    """Where a client with these arguments sends to."""
+    return kept(**arguments).target
+
+
+def fresh(**most: int) -> RateLimiter:
+    """What holds a visitor to a limit who has sent nothing yet."""
+    known.forget()
+    return known.rate_limiter(target(), RateLimit(**most), 0.0)
 
 
 class TestMoments:
@@ -24,12 +36,12 @@ class TestMoments:
     )
     def test_no_minute_has_more(self, calls: list[tuple[float, int]], requests: int, texts: int) -> None:
         """The moments that are given never hold more in any 60 seconds, and come in order."""
-        minute, limit, now = Minute(), RateLimit(requests=requests, texts=texts), 0.0
+        limiter, now = fresh(requests=requests, texts=texts), 0.0
         sent: list[tuple[float, int]] = []
         for pause, count in calls:
             now += pause
             batch = ["t"] * min(count, texts)
-            sent.append((minute.reserve(limit, batch, now).moment, len(batch)))
+            sent.append((limiter.reserve(batch, now).moment, len(batch)))
             assert sent[-1][0] >= now
         assert sent == sorted(sent, key=lambda one: one[0])
         for start, _ in sent:
@@ -42,18 +54,20 @@ class TestMoments:
         st.integers(1, 20),
         st.integers(1, 40),
     )
-    def test_two_limits_hold_against_the_same_record(
+    def test_two_limits_of_the_same_number_are_one(
         self, calls: list[tuple[float, int, bool, bool]], requests: int, texts: int
     ) -> None:
-        """Where two clients of one visitor have limits of their own, what one sends counts for the other."""
-        minute, now = Minute(), 0.0
+        """Where two clients of one visitor name the same number, what one sends counts for the other."""
+        known.forget()
+        now = 0.0
         limits = RateLimit(requests=requests), RateLimit(requests=requests, texts=texts)
         moments: list[float] = []
         for pause, count, other, gives_back in calls:
             now += pause
-            sent = minute.reserve(limits[other], ["t"] * min(count, texts), now)
+            limiter = known.rate_limiter(target(), limits[other], now)
+            sent = limiter.reserve(["t"] * min(count, texts), now)
             if gives_back:
-                minute.release(sent)
+                limiter.release(sent)
             else:
                 moments.append(sent.moment)
         for start in moments:
@@ -61,34 +75,34 @@ class TestMoments:
 
     def test_without_a_limit_the_moment_is_now(self) -> None:
         """A limit of no kind lets everything through at once."""
-        minute = Minute()
-        assert [minute.reserve(NO_LIMIT, ["t"] * 100, 5.0).moment for _ in range(100)] == [5.0] * 100
-        assert minute.next_moment(NO_LIMIT, 5.0) == 5.0
-        assert minute.room(NO_LIMIT, 5.0) == Room(None, None)
+        limiter = fresh()
+        assert [limiter.reserve(["t"] * 100, 5.0).moment for _ in range(100)] == [5.0] * 100
+        assert limiter.next_moment(5.0) == 5.0
+        assert limiter.room(5.0) == Room(None, None)
 
     def test_a_text_over_the_limit_waits_for_a_free_minute(self) -> None:
         """A text longer than a minute's characters goes alone instead of never."""
-        minute, limit = Minute(), RateLimit(chars=10)
-        minute.reserve(limit, ["abc"], 0)
-        assert minute.reserve(limit, ["x" * 50], 1).moment == 60
-        assert minute.reserve(limit, ["x"], 61).moment == 120
+        limiter = fresh(chars=10)
+        limiter.reserve(["abc"], 0)
+        assert limiter.reserve(["x" * 50], 1).moment == 60
+        assert limiter.reserve(["x"], 61).moment == 120
 
     def test_a_moment_that_is_not_used_is_free_again(self) -> None:
         """Who gives a moment back harms nobody; giving it back twice neither."""
-        minute, limit = Minute(), RateLimit(requests=1)
-        minute.reserve(limit, [], 0)
-        unused = minute.reserve(limit, [], 0)
-        minute.release(unused)
-        minute.release(unused)
-        assert minute.reserve(limit, [], 0).moment == 60
+        limiter = fresh(requests=1)
+        limiter.reserve([], 0)
+        unused = limiter.reserve([], 0)
+        limiter.release(unused)
+        limiter.release(unused)
+        assert limiter.reserve([], 0).moment == 60
 
     def test_a_repeat_that_nobody_reserved_counts(self) -> None:
         """What is sent whatever the limit says makes the next one wait."""
-        minute, limit = Minute(), RateLimit(requests=2, texts=5)
-        minute.note(["a", "b"], 3)
-        assert minute.room(limit, 3) == Room(3, None)
-        assert minute.reserve(limit, ["a", "b", "c"], 3).moment == 3
-        assert minute.reserve(limit, ["a"], 3).moment == 63
+        limiter = fresh(requests=2, texts=5)
+        limiter.note(["a", "b"], 3)
+        assert limiter.room(3) == Room(3, None)
+        assert limiter.reserve(["a", "b", "c"], 3).moment == 3
+        assert limiter.reserve(["a"], 3).moment == 63
 
 
 class TestLooking:
@@ -103,69 +117,101 @@ class TestLooking:
         self, calls: list[tuple[float, int]], requests: int, texts: int
     ) -> None:
         """One short text gets the very moment that was told, and asking changes nothing."""
-        minute, limit, now = Minute(), RateLimit(requests=requests, texts=texts, chars=50), 0.0
+        limiter, now = fresh(requests=requests, texts=texts, chars=50), 0.0
         for pause, count in calls:
             now += pause
-            minute.reserve(limit, ["text"] * min(count, texts), now)
-            told = minute.next_moment(limit, now)
-            assert told == minute.next_moment(limit, now)
-            sent = minute.reserve(limit, ["x"], now)
+            limiter.reserve(["text"] * min(count, texts), now)
+            told = limiter.next_moment(now)
+            assert told == limiter.next_moment(now)
+            sent = limiter.reserve(["x"], now)
             assert sent.moment == told
-            minute.release(sent)
+            limiter.release(sent)
 
     @given(st.lists(st.tuples(st.floats(0, 30), st.integers(1, 9)), max_size=40), st.integers(1, 20))
     def test_what_there_is_room_for_is_sent_now(self, calls: list[tuple[float, int]], texts: int) -> None:
         """A request with as many texts as there is room for goes at once, where one may go at all."""
-        minute, limit, now = Minute(), RateLimit(texts=texts), 0.0
+        limiter, now = fresh(texts=texts), 0.0
         for pause, count in calls:
             now += pause
-            minute.reserve(limit, ["t"] * min(count, texts), now)
-            if minute.next_moment(limit, now) > now:
+            limiter.reserve(["t"] * min(count, texts), now)
+            if limiter.next_moment(now) > now:
                 continue
-            room = minute.room(limit, now).texts
+            room = limiter.room(now).texts
             assert room is not None
             assert 1 <= room <= texts
-            assert minute.reserve(limit, ["t"] * room, now).moment == now
+            assert limiter.reserve(["t"] * room, now).moment == now
 
     def test_there_is_always_room_for_one(self) -> None:
         """A limit that is used up lets one text and one character wait for their moment."""
-        minute, limit = Minute(), RateLimit(texts=2, chars=9)
-        minute.reserve(limit, ["abcde", "abcdefgh"], 0)
-        assert minute.room(limit, 1) == Room(1, 1)
+        limiter = fresh(texts=2, chars=9)
+        limiter.reserve(["abcde", "abcdefgh"], 0)
+        assert limiter.room(1) == Room(1, 1)
 
     def test_room_comes_back_after_a_minute(self) -> None:
         """What was sent a minute ago counts no more."""
-        minute, limit = Minute(), RateLimit(texts=5, chars=100)
-        minute.reserve(limit, ["abc"] * 4, 0)
-        assert minute.room(limit, MINUTE - 0.001) == Room(1, 88)
-        assert minute.room(limit, MINUTE) == Room(5, 100)
-
-    def test_is_idle_when_nothing_was_sent_for_a_minute(self) -> None:
-        """A record that says nothing any more may be forgotten; one of what lies ahead may not."""
-        minute, limit = Minute(), RateLimit(requests=1)
-        assert minute.idle(0)
-        minute.reserve(limit, ["t"], 0)
-        minute.reserve(limit, ["t"], 0)
-        assert [minute.idle(now) for now in (0, 59.9, 60, 119.9, 120)] == [False] * 4 + [True]
+        limiter = fresh(texts=5, chars=100)
+        limiter.reserve(["abc"] * 4, 0)
+        assert limiter.room(MINUTE - 0.001) == Room(1, 88)
+        assert limiter.room(MINUTE) == Room(5, 100)
 
 
-@pytest.mark.parametrize("limit", [RateLimit(requests=7), RateLimit(texts=20)])
-def test_loops_in_several_threads_share_one_record(limit: RateLimit) -> None:
+class TestVisitors:
+    """Whose requests count for whom."""
+
+    @pytest.mark.parametrize(
+        ("other", "rate"),
+        [
+            ({"api_key": "other"}, RateLimit(requests=1)),
+            ({"headers": {"X-Tenant": "other"}}, RateLimit(requests=1)),
+            ({"base_url": "http://other"}, RateLimit(requests=1)),
+            ({}, RateLimit(requests=2)),
+            ({}, RateLimit(texts=1)),
+        ],
+        ids=["key", "headers", "server", "number", "unit"],
+    )
+    def test_another_one_has_a_limit_of_its_own(self, other: dict[str, object], rate: RateLimit) -> None:
+        """What one visitor sends under one number takes nothing from another visitor, or from another number."""
+        fresh(requests=1).reserve(["t"], 0)
+        assert known.rate_limiter(target(**other), rate, 0).next_moment(0) == 0
+        assert known.rate_limiter(target(), RateLimit(requests=1), 0).next_moment(0) == 60
+
+    def test_is_kept_while_it_counts(self) -> None:
+        """What was sent is remembered for a minute, also while others come, and what lies ahead longer."""
+        limiter, rate = fresh(requests=1), RateLimit(requests=1)
+        limiter.reserve(["t"], 0)
+        limiter.reserve(["t"], 0)
+        for now, moment in ((59, 120), (61, 120), (119, 120), (120, 120), (121, 121)):
+            known.rate_limiter(target(api_key=f"visitor at {now}"), rate, now)
+            assert known.rate_limiter(target(), rate, now).next_moment(now) == moment
+
+    def test_visitors_who_left_are_forgotten(self) -> None:
+        """A process that meets a new key with each of its users does not grow for ever."""
+        known.forget()
+        for number in range(100):
+            key = target(api_key=f"key {number}")
+            known.rate_limiter(key, RateLimit(requests=1, texts=9), number * 30.0).reserve(
+                ["t"], number * 30.0
+            )
+        assert len(known._quotas) <= 6
+
+
+@pytest.mark.parametrize("most", [{"requests": 7}, {"texts": 20}])
+def test_loops_in_several_threads_share_a_limit(most: dict[str, int]) -> None:
     """Threads that reserve at the same time never get more in a minute than was said."""
-    minute, moments, start = Minute(), list[float](), threading.Barrier(8)
+    known.forget()
+    rate, moments, start = RateLimit(**most), list[float](), threading.Barrier(8)
 
     def reserve() -> None:
         start.wait()
         for _ in range(50):
-            sent = minute.reserve(limit, ["a", "b", "c"], 0.0)
-            moments.append(sent.moment)
-            minute.release(minute.reserve(limit, ["a"], 0.0))
+            limiter = known.rate_limiter(target(), rate, 0.0)
+            moments.append(limiter.reserve(["a", "b", "c"], 0.0).moment)
+            limiter.release(limiter.reserve(["a"], 0.0))
 
     threads = [threading.Thread(target=reserve) for _ in range(8)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    most = limit.requests or 20 // 3
     assert len(moments) == 400
-    assert max(moments.count(moment) for moment in moments) <= most
+    assert max(moments.count(moment) for moment in moments) <= (rate.requests or 20 // 3)
