@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 from pytest_asyncio import is_async_test
 
-from embedwire import _limits, _send
-from embedwire._retry import delay
+from embedwire._http import exchange
+from embedwire._http.backoff import delay
+from embedwire._servers import known
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -32,7 +33,7 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Generator[None, Any, Any]
 @pytest.fixture(autouse=True)
 def a_fresh_process(monkeypatch: pytest.MonkeyPatch) -> None:
     """What one test learned about a server, or a key in the environment, changes nothing for the next."""
-    _limits.forget()
+    known.forget()
     for name in ("EMBEDWIRE_API_KEY", "OPENAI_API_KEY"):
         monkeypatch.delenv(name, raising=False)
 
@@ -40,4 +41,4 @@ def a_fresh_process(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(autouse=sys.version_info < (3, 11))
 def round_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     """Looptime 0.7, the last for Python 3.10, spins for ever after a pause of more than microseconds' precision."""
-    monkeypatch.setattr(_send, "delay", lambda *given: round(delay(*given), 3))
+    monkeypatch.setattr(exchange, "delay", lambda *given: round(delay(*given), 3))

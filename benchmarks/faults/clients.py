@@ -20,7 +20,7 @@ from embedwire.llama_index import EmbedwireEmbedding
 MODEL = "test-model"
 
 # What they import at first use: no cell shall be timed with that in it.
-for late in ("embedwire._engine", "embedwire._loop", "openai.resources.embeddings", "anyio", "h11"):
+for late in ("embedwire._clients.engine", "openai.resources.embeddings", "anyio", "h11"):
     importlib.import_module(late)
 
 

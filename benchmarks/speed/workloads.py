@@ -238,7 +238,7 @@ MAIN = (
         figures=("cpu", "wall"),
         clients=(
             "embedwire",
-            "embedwire, embedwire._engine",
+            "embedwire, embedwire._clients.engine",
             "embedwire.langchain",
             "embedwire.llama_index",
             "baseten_performance_client",
@@ -253,7 +253,7 @@ MAIN = (
                 text="import, with all that the first call loads: seconds of CPU",
                 figure="cpu",
                 at_most=0.400,
-                client="embedwire, embedwire._engine",
+                client="embedwire, embedwire._clients.engine",
             ),
         ),
     ),

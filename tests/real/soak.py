@@ -47,7 +47,7 @@ from embedwire import (
     SharedEmbeddingClient,
     Timeouts,
 )
-from embedwire._loop import loop_thread
+from embedwire._clients.loop_thread import loop_thread
 from embedwire.langchain import EmbedwireEmbeddings
 from embedwire.llama_index import EmbedwireEmbedding
 from tests.servers import CAN_FREEZE, Server, reference, start_llamacpp

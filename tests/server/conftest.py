@@ -54,7 +54,7 @@ def script(tmp_path: Path, server: EmbeddingServer) -> Iterator[Script]:
 @pytest.fixture
 def no_idle_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let idle connections stay, so that only a close closes them."""
-    monkeypatch.setattr("embedwire._transport.KEEP_ALIVE", 3600)
+    monkeypatch.setattr("embedwire._http.sessions.KEEP_ALIVE", 3600)
 
 
 @pytest.fixture
@@ -67,7 +67,7 @@ def on_the_loops_clock(monkeypatch: pytest.MonkeyPatch) -> None:
 def names(monkeypatch: pytest.MonkeyPatch) -> Names:
     """DNS of this test."""
     names = Names()
-    monkeypatch.setattr("aiohttp.connector.DefaultResolver", names.resolver)
+    monkeypatch.setattr("embedwire._http.sessions.ThreadedResolver", names.resolver)
     return names
 
 

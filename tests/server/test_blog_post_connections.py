@@ -24,8 +24,8 @@ from embedwire import (
     RetryPolicy,
     ServerRefused,
     Timeouts,
-    _transport,
 )
+from embedwire._http import sessions
 from embedwire.testing import Answer, EmbeddingServer, Gate, is_vector_of
 from tests.helpers import numbered, right, simulated
 from tests.server.doors import own
@@ -122,7 +122,7 @@ class TestSession:
         self, server: EmbeddingServer, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """`async with`: at its end no connection is left, after an error too."""
-        monkeypatch.setattr(_transport, "KEEP_ALIVE", 3600)  # so that only a close closes one
+        monkeypatch.setattr(sessions, "KEEP_ALIVE", 3600)  # so that only a close closes one
         async with own(server) as client:
             await client.embed(TEXTS)
             assert server.open_connections > 0
@@ -227,13 +227,13 @@ class TestConnector:
     ) -> None:
         """Connector, TCP keepalive: it is on for each connection, and answers in less than a minute."""
         made: list[socket.socket] = []
-        make = _transport._socket
+        make = sessions._socket
 
         def remember(address: Any) -> socket.socket:
             made.append(make(address))
             return made[-1]
 
-        monkeypatch.setattr(_transport, "_socket", remember)
+        monkeypatch.setattr(sessions, "_socket", remember)
         async with own(server) as client:
             await client.embed_query("a")
             assert len(made) == server.connections == 1

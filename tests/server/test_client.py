@@ -265,8 +265,8 @@ class TestUnreachable:
         assert right(failed.value.completed.vectors, TEXTS[:5])
 
     async def test_a_full_queue_is_told(self, server: EmbeddingServer) -> None:
-        """With `on_full="raise"` a call for which there is no room fails at once, and says the numbers."""
-        client = shared(server, max_queued=30, on_full="raise", concurrency=1)
+        """A call for which there is no room fails at once, and says the numbers."""
+        client = shared(server, max_queued=30, concurrency=1)
         with server.hold():
             first = asyncio.ensure_future(client.aembed(TEXTS))
             await server.wait_for(lambda: server.in_flight == 1)

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from embedwire import EmbeddingClient, InputError, RetryPolicy, ServerUnavailable, SharedEmbeddingClient
-from embedwire._config import PRESETS, Secret
+from embedwire._settings.options import PRESETS
+from embedwire._settings.secret import Secret
 from embedwire.testing import Answer, EmbeddingServer, is_vector_of
 
 BOTH = pytest.mark.parametrize("kind", [EmbeddingClient, SharedEmbeddingClient])
@@ -83,10 +84,10 @@ class TestBadArguments:
         shared, own = SharedEmbeddingClient(server.url), EmbeddingClient(server.url)
         wrong: Any = "passage"
         for door in (shared.embed, shared.embed_array, shared.stream, shared.astream, own.stream):
-            with pytest.raises(InputError, match="kind must be 'document' or 'query', not 'passage'"):
+            with pytest.raises(InputError, match="kind must be 'document' or 'query', not a str"):
                 door([], wrong)
         for stream in (shared.stream, shared.astream, own.stream):
-            with pytest.raises(InputError, match="on_error must be 'raise' or 'skip', not 'passage'"):
+            with pytest.raises(InputError, match="on_error must be 'raise' or 'skip', not a str"):
                 stream([], on_error=wrong)
             with pytest.raises(InputError, match=r"texts must be an iterable of str.* not str"):
                 stream("text")

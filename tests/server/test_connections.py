@@ -191,16 +191,17 @@ HALF_OPEN = """
         network(up=True)
     except OSError:
         sys.exit("not allowed")
-    from embedwire import EmbeddingClient, Timeouts, _transport
+    from embedwire import EmbeddingClient, Timeouts
+    from embedwire._http import sessions
     from embedwire.testing import EmbeddingServer, is_vector_of
 
-    def impatient(address, make=_transport._socket):
+    def impatient(address, make=sessions._socket):
         made = make(address)
         if made.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT):  # 30 s are long for a test
             made.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 300)
         return made
 
-    _transport._socket = impatient
+    sessions._socket = impatient
 
     def notice(record):
         if "waiting until it is ready" in record.msg:

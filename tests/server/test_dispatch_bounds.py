@@ -75,24 +75,11 @@ def test_the_smallest_number_holds_for_all() -> None:
         assert server.peak_in_flight == 2 or len(server.batches) > 100
 
 
-@simulated
-async def test_a_full_queue_makes_callers_wait() -> None:
-    """Beyond ``max_queued`` a caller waits until there is room, and is served then."""
-    async with (
-        EmbeddingServer(latency=1) as server,
-        EmbeddingClient(server.url, model="m", max_queued=10, batch_size=5, concurrency=1) as client,
-    ):
-        calls = [asyncio.create_task(client.embed(TEXTS[10 * n : 10 * n + 10])) for n in range(4)]
-        for number, call in enumerate(calls):
-            assert right(await call, TEXTS[10 * number : 10 * number + 10])
-        assert server.batches == [TEXTS[at : at + 5] for at in range(0, 40, 5)]
-
-
 async def test_a_full_queue_is_said() -> None:
-    """With ``on_full="raise"`` a call beyond ``max_queued`` fails at once, and nothing of it is sent."""
+    """A call beyond ``max_queued`` fails at once, and nothing of it is sent."""
     async with (
         EmbeddingServer() as server,
-        EmbeddingClient(server.url, model="m", max_queued=10, on_full="raise", concurrency=1) as client,
+        EmbeddingClient(server.url, model="m", max_queued=10, concurrency=1) as client,
     ):
         with server.hold():
             call = asyncio.create_task(client.embed(TEXTS[:8]))

@@ -119,7 +119,7 @@ async def test_small_calls_share_a_request() -> None:
 
 
 async def test_equal_texts_travel_once() -> None:
-    """A text that is waiting or on its way is not sent again, within a call and across calls."""
+    """A text that waits or is on its way is not sent again, but for a query, which waits for no larger request."""
     async with (
         EmbeddingServer() as server,
         EmbeddingClient(server.url, model="m", batch_size=2, concurrency=1) as client,
@@ -132,7 +132,7 @@ async def test_equal_texts_travel_once() -> None:
         for call in calls[:5]:
             assert right(await call, ["x", "y", "x", "z", "x"])
         assert is_vector_of(await calls[5], "x")
-        assert server.batches == [["x", "y"], ["z"]]
+        assert server.batches == [["x", "y"], ["x"], ["z"]]
 
 
 async def test_equal_texts_of_one_call_share_a_request_with_others() -> None:

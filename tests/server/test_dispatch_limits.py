@@ -42,7 +42,7 @@ async def test_a_named_cap_is_learned(status: int, words: str) -> None:
 
 @pytest.mark.parametrize("status", [400, 413, 422])
 async def test_an_unnamed_cap_is_found_by_halving(status: int) -> None:
-    """A refusal that names no number is halved until it is taken, and that size is kept to."""
+    """A refusal without a number is halved until it is taken; when that happened twice, more is tried but seldom."""
     async with (
         EmbeddingServer(
             script=lambda request: (
@@ -52,10 +52,10 @@ async def test_an_unnamed_cap_is_found_by_halving(status: int) -> None:
         EmbeddingClient(server.url, model="m", batch_size=100, concurrency=1) as client,
     ):
         assert right(await client.embed(TEXTS), TEXTS)
-        assert len([batch for batch in server.batches if len(batch) > 32]) <= 6
+        assert len([batch for batch in server.batches if len(batch) > 32]) <= 2 * 3
         refused = len(server.batches)
         assert right(await client.embed([text + "!" for text in TEXTS]), [text + "!" for text in TEXTS])
-        assert all(len(batch) <= 32 for batch in server.batches[refused:])
+        assert len([batch for batch in server.batches[refused:] if len(batch) > 32]) <= 2
 
 
 async def test_a_limit_of_bytes_is_learned() -> None:

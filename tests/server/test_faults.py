@@ -29,9 +29,9 @@ from embedwire import (
     SharedEmbeddingClient,
     TextRefused,
     Timeouts,
-    _dispatch,
-    _loop,
 )
+from embedwire._clients import loop_thread
+from embedwire._queue import calls
 from embedwire.langchain import EmbedwireEmbeddings
 from embedwire.llama_index import EmbedwireEmbedding
 from embedwire.testing import Answer, EmbeddingServer, Request
@@ -46,7 +46,7 @@ Door = Callable[..., Vectors]
 class World:
     """A loop thread with simulated time, and a server on it."""
 
-    def __init__(self, thread: _loop.LoopThread) -> None:
+    def __init__(self, thread: loop_thread.LoopThread) -> None:
         self.thread = thread
         self.ended = 0.0  # when the last call did, in the loop's time
         self.server = EmbeddingServer()
@@ -64,21 +64,21 @@ class World:
 @pytest.fixture
 def world(monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
     """What the doors of this test run on."""
-    monkeypatch.setattr(_loop, "_current", None)
+    monkeypatch.setattr(loop_thread, "_threads", {})
     loop = looptime.new_event_loop()
     with monkeypatch.context() as patch:
         patch.setattr(asyncio, "new_event_loop", lambda: loop)
-        world = World(_loop.loop_thread())
+        world = World(loop_thread.loop_thread())
 
     def note_the_time(*args: Any, **kwargs: Any) -> None:
         world.ended = loop.time()
         resolve(*args, **kwargs)
 
-    resolve = _dispatch._resolve
-    monkeypatch.setattr(_dispatch, "_resolve", note_the_time)
+    resolve = calls._resolve
+    monkeypatch.setattr(calls, "_resolve", note_the_time)
     yield world
     world.do(world.server.astop())
-    world.thread.stop()
+    world.thread.close()
 
 
 def own_loop(world: World, **options: Any) -> Vectors:

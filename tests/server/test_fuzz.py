@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from embedwire import EmbeddingClient, EmbedwireError, RequestError, RetryPolicy, Timeouts, _limits
+from embedwire import EmbeddingClient, EmbedwireError, RequestError, RetryPolicy, Timeouts
+from embedwire._servers import known
 from embedwire.testing import Answer, EmbeddingServer, Request, vector
 from tests.unit import fuzzing
 from tests.unit.fuzzing import KEY, STATUSES, TEXT
@@ -105,7 +106,7 @@ class TestOverASocket:
 
     async def embed(self, liar: Liar, texts: list[str], encoding: str, ask_first: bool) -> None:
         """One call of one client, to one server."""
-        _limits.forget()
+        known.forget()
         async with EmbeddingServer(script=liar.answer, dimensions=3) as server:
             client = EmbeddingClient(
                 server.url,

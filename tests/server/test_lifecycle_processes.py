@@ -85,7 +85,7 @@ class TestUvloop:
                 asyncio.set_event_loop_policy(uvloop.EventLoopPolicy())
             shared = make(concurrency=2)
             assert right(shared.embed(named("before", 60)), named("before", 60))
-            from embedwire._loop import loop_thread
+            from embedwire._clients.loop_thread import loop_thread
             assert isinstance(loop_thread().loop, uvloop.Loop)
             child = os.fork()
             for round in range(5):

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from embedwire import EmbeddingClient, RateLimit, RequestTimeout, RetryPolicy, ServerUnavailable
-from embedwire._pace import BUDGET, TRANSIENT
+from embedwire._servers.pace import BUDGET, TRANSIENT
 from embedwire.testing import Answer, EmbeddingServer, Request
 from tests.helpers import in_simulated_time, numbered, right, simulated
 

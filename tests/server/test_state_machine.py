@@ -13,7 +13,8 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from embedwire import DeadlineExceeded, EmbeddingClient, RequestError, RetryPolicy, TextRefused, _limits
+from embedwire import DeadlineExceeded, EmbeddingClient, RequestError, RetryPolicy, TextRefused
+from embedwire._servers import known
 from embedwire.testing import Answer, EmbeddingServer, Gate, Request, is_vector_of
 from tests.helpers import numbered, right
 
@@ -42,7 +43,7 @@ class Calls(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        _limits.forget()
+        known.forget()
         self.loop: Any = looptime.new_event_loop()
         self.poison: set[str] = set()
         self.ever_poison: set[str] = set()
@@ -183,18 +184,12 @@ class Calls(RuleBasedStateMachine):
         engine = self.client._engine
         if engine is None:
             return
-        dispatcher = engine._origin.dispatcher
-        for _ in range(5):  # what was cancelled lets go
-            await dispatcher.settle()
-            await asyncio.sleep(0.1)
-        assert dispatcher.queued == 0
-        assert dispatcher.in_flight == 0
-        assert not dispatcher._calls
-        assert not any(dispatcher._lobby.values())
+        server = engine._origin.server
+        await asyncio.sleep(200)  # what was given up on the wire counts as in flight for a while
+        assert server.dispatcher.queued == 0
+        assert server.dispatcher.idle
+        assert server.slots.in_flight == 0
         assert not engine._calls
-        for lane in dispatcher._lanes.values():
-            assert not lane.busy
-            assert not lane.items
 
 
 @pytest.mark.slow

@@ -64,7 +64,7 @@ class TestTls:
 
     def test_a_loop_that_is_over(self, authority: trustme.CA, monkeypatch: pytest.MonkeyPatch) -> None:
         """A client left open when its loop ended lets go of its encrypted connections, without a warning."""
-        monkeypatch.setattr("embedwire._transport.KEEP_ALIVE", 3600)
+        monkeypatch.setattr("embedwire._http.sessions.KEEP_ALIVE", 3600)
         with EmbeddingServer(ssl=certified(authority)) as server:
             client = client_of(server.url, ssl=trusting(authority))
             for _ in range(2):

@@ -106,7 +106,6 @@ def simple_and_full_arguments() -> None:
         proxy="http://proxy:3128",
         trust_env=True,
         max_queued=10_000,
-        on_full="raise",
         rate_limit=600,
         max_reply_bytes=10_000_000,
     )
@@ -124,7 +123,6 @@ def simple_and_full_arguments() -> None:
         encoding="auto",
         headers=None,
         ssl=ssl.create_default_context(),
-        on_full="wait",
     )
     EmbeddingClient(URL, api_key=key, ssl="/path/of/ca.pem", timeout=None)
     SharedEmbeddingClient(URL, api_key=secret_key, batch_size="auto")
@@ -135,7 +133,6 @@ def simple_and_full_arguments() -> None:
     EmbeddingClient(URL, rate_limit="600")  # type: ignore[arg-type]
     EmbeddingClient(URL, batch_size="5")  # type: ignore[arg-type]
     EmbeddingClient(URL, encoding="hex")  # type: ignore[arg-type]
-    SharedEmbeddingClient(URL, on_full="drop")  # type: ignore[arg-type]
     Timeouts(30)  # type: ignore[call-arg]
     Timeouts().total = 5  # type: ignore[misc]
 
@@ -261,7 +258,6 @@ def langchain() -> None:
         proxy="http://proxy:3128",
         trust_env=True,
         max_queued=10_000,
-        on_full="raise",
         rate_limit=600,
         max_reply_bytes=10_000_000,
     )
@@ -309,7 +305,6 @@ def llama_index() -> None:
         proxy="http://proxy:3128",
         trust_env=True,
         max_queued=10_000,
-        on_full="wait",
         rate_limit=RateLimit(texts=6000),
         max_reply_bytes="auto",
     )

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Literal
 
-from embedwire._servers.known import ServerInfo, server_info
+from embedwire._clients import fork
+from embedwire._servers.known import ServerInfo, forget, server_info
 from embedwire._settings import settings as of
 from embedwire._settings.address import Target, api_key_of, base_url_of, headers_of, proxy_of
 from embedwire._settings.checks import check_bool
@@ -132,3 +133,6 @@ class Client:
     def server_info(self) -> ServerInfo:
         """What is known about the server so far; asks nothing."""
         return server_info(self._settings.visited(), self._settings.form)
+
+
+fork.in_child(forget)

@@ -29,7 +29,7 @@ T = TypeVar("T")
 
 
 class Bridge:
-    """A shared client's engine on the loop thread. Only that thread touches the engine."""
+    """A shared client's engine on the loop thread. Its state is the engine, which only that thread touches."""
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings

@@ -121,11 +121,17 @@ class Engine:
     async def _meet(self) -> None:
         visitor = self._origin.visitor
         await visitor.meet(self._settings.form)
+        # Only a vector shows that it embeds, and how wide; a second one, whether base64 carries the same.
+        await self._embed_a_word()
+        visitor.learn()
+        await visitor.look()
+        if self._settings.form.encoding == "auto":
+            await self._embed_a_word()
+
+    async def _embed_a_word(self) -> None:
         future: asyncio.Future[Matrix] = self._loop.create_future()
-        # Only a vector shows that it embeds, and how wide.
         self.submit(["ready"], "query", future, begun=time.monotonic())
         await future
-        await visitor.look()
 
     def _error(self, fault: Fault) -> RequestError:
         return to_error(fault, attempts=0, server=self._target.base_url, index=None, count=None)

@@ -223,6 +223,7 @@ class _Feeder:
 
     def cancel(self) -> None:
         """Gives up what is under way: the last first, as what waits must not take the place of what goes."""
+        self._chunk = []
         for future in reversed(self._under_way):
             future.cancel()
             future.add_done_callback(_seen)
@@ -234,6 +235,8 @@ class _Feeder:
 
     def _submit(self) -> None:
         chunk, start = self._chunk, self._start
+        if not chunk:  # it went while there was no room, as nothing was under way any more
+            return
         self._chunk, self._start = [], start + len(chunk)
         try:
             future = self._feed.submit(chunk, start)

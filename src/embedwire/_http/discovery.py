@@ -1,4 +1,4 @@
-"""Questions about a server: which model it serves, how many slots it has. None costs a text its slot."""
+"""Questions about a server: which model it serves, how many slots it has. None holds a text up."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ from embedwire.exceptions import ServerRefused
 logger = logging.getLogger("embedwire")
 
 LEARN_FROM = 50  # texts that wait, or are done, before it pays to ask the server what it is
+QUICK = 0.25  # seconds that a question may take of a request's slot, and so of its connection
 QUESTIONS = 3  # that may fail before no more are asked
 _PASSING = {Action.RETRY, Action.THROTTLE, Action.WAIT, Action.RESEND}
 _NO_LIST = (400, 404, 405, 501)  # of a server that does not list its models
@@ -83,14 +84,18 @@ class Discovery:
             await slot.take_again(kind)
         return name
 
-    def look_once(self) -> None:
-        """Asks the server what it is, in the background, where it tells and was not asked."""
+    def look_once(self, slot: Slot) -> None:
+        """Asks the server what it is, in the background, where it tells and was not asked.
+
+        Args:
+            slot: Of a request that has its reply; the question takes its place for a moment.
+        """
         if self._looking is not None and not self._looking.done():
             return
         kind, server = self._server.kind, self._server
         if kind is None or kind.tells is None or server.asked or server.unanswered >= QUESTIONS:
             return
-        self._looking = asyncio.ensure_future(self.look())
+        self._looking = asyncio.ensure_future(self._look_in(slot.hand_over()))
         self._looking.add_done_callback(seen)
 
     async def look(self) -> None:
@@ -111,6 +116,16 @@ class Discovery:
             server.unanswered += 1
         else:
             server.asked = True
+
+    async def _look_in(self, slot: Slot) -> None:
+        looking = asyncio.ensure_future(self.look())
+        try:
+            await asyncio.wait({looking}, timeout=QUICK)
+            slot.give_back()
+            await looking
+        finally:
+            slot.give_back()
+            looking.cancel()
 
     def tasks(self) -> list[asyncio.Task[str | None] | asyncio.Task[None]]:
         """The questions that are still open."""

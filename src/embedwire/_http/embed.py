@@ -7,23 +7,21 @@ import logging
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
-
 from embedwire._http.discovery import LEARN_FROM, Discovery
 from embedwire._http.exchange import Exchange, Request
 from embedwire._http.failures import Verdict
 from embedwire._http.ready import Ready
 from embedwire._http.records import Fault, Job, Matrix, Refused, Vectors
-from embedwire._http.reply import ContractBroken, Decoded, decode, fit, plausible
+from embedwire._http.reply import ContractBroken, Decoded, decode, fit, near, plausible
 from embedwire._http.transport import Transport
 from embedwire._http.wire import Broken, Reply, encode
 from embedwire._servers.facts import ModelFacts, ServerFacts
-from embedwire._servers.known import minute, model_facts, server_facts
-from embedwire._servers.limiter import Minute, Sent
+from embedwire._servers.known import model_facts, rate_limiter, server_facts
+from embedwire._servers.limiter import RateLimiter, Sent
 from embedwire._servers.sizes import REPLY_BASE
 from embedwire._servers.slots import Slot
 from embedwire._settings.address import Target
-from embedwire._settings.options import Timeouts
+from embedwire._settings.options import RateLimit, Timeouts
 from embedwire._settings.settings import Form
 from embedwire.exceptions import BadReply
 
@@ -32,6 +30,7 @@ logger = logging.getLogger("embedwire")
 QUESTION = Timeouts(total=5, connect=2)  # of a request that no caller waits for
 # Statuses of a refusal that may be due to the encoding asked for.
 _OF_ENCODING = (400, 406, 415, 422, 500, 501)
+LONGEST_SAMPLE = 2000  # characters
 _PASSING = (500,)  # of these, what passes where base64 was seen to work
 
 
@@ -51,14 +50,14 @@ class Visitor:
         self._transport = transport
         self._server: ServerFacts = server_facts(target.base_url)
         self.ready = Ready(self._url, lambda: self._ask("/health"), self._server, transport.secrets)
-        self._exchange = Exchange(self._url, transport, self._server, self.ready, self.minute)
+        self._exchange = Exchange(self._url, transport, self._server, self.ready, self.limiter)
         self._discovery = Discovery(self._url, self._exchange, self._ask, self._server, transport.secrets)
         self._embedded = 0
         self._trials: set[ModelFacts] = set()
 
-    def minute(self) -> Minute:
-        """What this visitor sent in the last minute, from every loop of the process."""
-        return minute(self.target, asyncio.get_running_loop().time())
+    def limiter(self, rate: RateLimit) -> RateLimiter:
+        """What holds this visitor to a rate limit, over every loop of the process."""
+        return rate_limiter(self.target, rate, asyncio.get_running_loop().time())
 
     def model(self, form: Form) -> ModelFacts:
         """What this visitor knows of the model of a form."""
@@ -81,11 +80,15 @@ class Visitor:
             Refused: There are none; it says whether smaller requests may help.
         """
         if sent is not None:
-            await self._exchange.until_moment(sent, slot)
+            await self._exchange.until_moment(job.form, sent, slot)
             await slot.take_again(job.kind)
         facts = self.model(job.form)
         name = job.form.model or await self._discovery.served_model(job.form, facts, slot, job.kind)
-        attempt = _Attempt(job, facts, name, self._trials, self._server)
+        # A query is not made to carry another text while documents wait that can.
+        waiting = job.waiting if job.kind == "document" else 0
+        trials = self._trials if max(self._embedded, waiting) >= LEARN_FROM else None
+        attempt = _Attempt(job, facts, name, trials, self._server)
+        believed = facts.base64
         try:
             vectors = await self._run(job, slot, attempt)
         except Refused as refused:
@@ -94,11 +97,16 @@ class Visitor:
             ):
                 raise
             again = replace(job, history=replace(refused.history, failures=job.history.failures, last=None))
-            attempt = _Attempt(again, facts, job.form.model or facts.served, self._trials, self._server)
-            vectors = await self._run(again, slot, attempt)
+            attempt = _Attempt(again, facts, job.form.model or facts.served, trials, self._server)
+            try:
+                vectors = await self._run(again, slot, attempt)
+            except Refused as same:
+                if same.fault.status == refused.fault.status:
+                    facts.base64 = believed  # that was not the reason
+                raise
         self._embedded += len(job.texts)
-        if self._embedded + job.waiting >= LEARN_FROM:
-            self._discovery.look_once()
+        if max(self._embedded, job.waiting) >= LEARN_FROM:
+            self._discovery.look_once(slot)
         return vectors
 
     async def meet(self, form: Form) -> None:
@@ -110,6 +118,10 @@ class Visitor:
         await self.ready.wait()
         if form.model is None:
             await self._discovery.served_model(form, self.model(form))
+
+    def learn(self) -> None:
+        """From now on it pays to find out what the server can."""
+        self._embedded = max(self._embedded, LEARN_FROM)
 
     async def look(self) -> None:
         """Asks the server what it is, where it was not asked."""
@@ -177,19 +189,25 @@ class Visitor:
 class _Attempt:
     """One job's body and reply, over its repeats. Its state is the encoding that was asked for last.
 
-    The first request asks for decimal. When its vectors have come, the next one asks for base64, alone: what it brings
-    must look like what is known. A refusal settles it for good, and the texts are asked for in decimal at once.
+    The first request asks for decimal. When its vectors have come, one other asks for base64 and takes a text along
+    whose vector is known: only where that comes back the same is base64 believed. A refusal settles it for good, and
+    the texts are asked for in decimal at once.
 
     Args:
         job: What to embed.
         facts: What is known of the model; written here.
         name: The model to name.
-        trials: The models for which some request tries base64 now.
+        trials: The models for which some request tries base64 now; None where it does not pay yet.
         server: What is known of the server; written here: its software.
     """
 
     def __init__(
-        self, job: Job, facts: ModelFacts, name: str | None, trials: set[ModelFacts], server: ServerFacts
+        self,
+        job: Job,
+        facts: ModelFacts,
+        name: str | None,
+        trials: set[ModelFacts] | None,
+        server: ServerFacts,
     ) -> None:
         self.facts = facts
         self._job = job
@@ -197,7 +215,7 @@ class _Attempt:
         self._trials = trials
         self._server = server
         self._encoding = "float"
-        self._trying = False
+        self._sample: tuple[str, Matrix] | None = None  # that goes along
         self._tried = False
 
     def encode(self, last: Verdict | None) -> bytes:
@@ -206,30 +224,35 @@ class _Attempt:
             self.outdated(last.fault)
             self.end_trial()
         self._encoding = self._choose()
-        form = self._job.form
-        return encode(self._job.texts, model=self._name, encoding=self._encoding, dimensions=form.dimensions)
+        texts = self._job.texts if self._sample is None else [*self._job.texts, self._sample[0]]
+        return encode(texts, model=self._name, encoding=self._encoding, dimensions=self._job.form.dimensions)
 
     def read(self, reply: Reply) -> Decoded:
         """The vectors of a success, and what it shows."""
-        facts, dimensions = self.facts, self._job.form.dimensions
+        facts, form, count = self.facts, self._job.form, len(self._job.texts)
         try:
-            decoded = decode(reply.body, len(self._job.texts), width=facts.width)
+            decoded = decode(reply.body, count + (self._sample is not None), width=facts.width)
         except ContractBroken as broken:
-            if broken.other_width and not self._trying:
-                facts.width = facts.length = None  # these calls fail; later ones may use the new model
+            if broken.position == count:  # the text that went along
+                raise ContractBroken(str(broken)) from None
+            if broken.other_width and self._sample is None:
+                facts.width = facts.sample = None  # these calls fail; later ones may use the new model
             raise
-        if decoded.base64 and not plausible(decoded.matrix, facts.length):
-            raise ContractBroken(
-                "base64 that holds no vectors of 32-bit floats, or no such vectors as before"
-            )
-        if dimensions is not None and decoded.matrix.shape[1] < dimensions:
-            fit(decoded.matrix, dimensions)  # raises
-        facts.width = decoded.matrix.shape[1]
-        if not decoded.base64 and facts.length is None:
-            facts.length = float(np.linalg.norm(decoded.matrix[0].astype(np.float64))) or None
-        if self._trying:
+        if decoded.base64 and not plausible(decoded.matrix):
+            raise ContractBroken("base64 that holds no vectors of 32-bit floats")
+        if self._sample is not None:
+            if decoded.base64 and not near(decoded.matrix[count], self._sample[1]):
+                raise ContractBroken("other vectors in base64 than in decimal")
+            decoded = replace(decoded, matrix=decoded.matrix[:count])
             facts.base64 = decoded.base64
             self.end_trial()
+        if form.dimensions is not None and decoded.matrix.shape[1] < form.dimensions:
+            fit(decoded.matrix, form.dimensions)  # raises
+        facts.width = decoded.matrix.shape[1]
+        if facts.sample is None and not decoded.base64:
+            text = self._job.texts[0]
+            if len(text) <= LONGEST_SAMPLE and decoded.matrix[0].any():
+                facts.sample = text, decoded.matrix[0].copy()
         self._server.met(reply.headers)
         return decoded
 
@@ -245,22 +268,22 @@ class _Attempt:
 
     def end_trial(self) -> None:
         """This request tries base64 no more."""
-        if self._trying:
-            self._trying = False
+        if self._sample is not None:
+            self._sample = None
+            assert self._trials is not None  # noqa: S101 - it was among them
             self._trials.discard(self.facts)
 
     def _choose(self) -> str:
-        facts, wanted = self.facts, self._job.form.encoding
-        if wanted != "auto":
-            return wanted
-        if (
-            facts.base64 is None
-            and facts.length is not None
-            and not self._tried
-            and facts not in self._trials
-        ):
-            self._trials.add(facts)
-            self._trying = self._tried = True
+        facts, form = self.facts, self._job.form
+        if form.encoding != "auto":
+            return form.encoding
+        trials = self._trials
+        untried = facts.base64 is None and not self._tried and trials is not None and facts not in trials
+        # Under a rate limit the text that goes along would cost another its turn.
+        if untried and facts.sample is not None and self._job.spare and form.rate is None:
+            assert trials is not None  # noqa: S101 - as was just seen
+            trials.add(facts)
+            self._sample, self._tried = facts.sample, True
             return "base64"
         return "base64" if facts.base64 else "float"
 

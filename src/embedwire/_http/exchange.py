@@ -22,11 +22,11 @@ from embedwire._http.threads import in_thread
 from embedwire._http.transport import Transport
 from embedwire._http.wire import Broken, Reply
 from embedwire._servers.facts import ModelFacts, ServerFacts
-from embedwire._servers.limiter import Minute, Sent
+from embedwire._servers.limiter import RateLimiter, Sent
 from embedwire._servers.pace import THROTTLED, TRANSIENT
 from embedwire._servers.sizes import max_reply
 from embedwire._servers.slots import Slot
-from embedwire._settings.options import Kind
+from embedwire._settings.options import Kind, RateLimit
 from embedwire._settings.settings import Form
 from embedwire.exceptions import RequestTimeout
 
@@ -87,7 +87,7 @@ class Exchange:
         transport: The network.
         server: What is known of the server; written here: alive, forgotten.
         ready: Waits for the server.
-        minute: What this visitor sent in the last minute; None without a rate limit.
+        limiter: What holds this visitor to a rate limit.
         rand: A number in 0..1.
     """
 
@@ -97,14 +97,14 @@ class Exchange:
         transport: Transport,
         server: ServerFacts,
         ready: Ready,
-        minute: Callable[[], Minute],
+        limiter: Callable[[RateLimit], RateLimiter],
         rand: Callable[[], float] = random.random,
     ) -> None:
         self._url = url
         self._transport = transport
         self._server = server
         self._ready = ready
-        self._minute = minute
+        self._limiter = limiter
         self._rand = rand
 
     async def run(self, request: Request[T], model: ModelFacts) -> Done[T]:
@@ -141,11 +141,11 @@ class Exchange:
         """A moment at which a request may be sent; None where nothing limits the rate."""
         if form.rate is None or not texts:
             return None
-        return self._minute().reserve(form.rate, texts, asyncio.get_running_loop().time())
+        return self._limiter(form.rate).reserve(texts, asyncio.get_running_loop().time())
 
-    async def until_moment(self, sent: Sent | None, slot: Slot | None) -> None:
+    async def until_moment(self, form: Form, sent: Sent | None, slot: Slot | None) -> None:
         """Waits, off the wire, for a reserved moment."""
-        if sent is None:
+        if sent is None or form.rate is None:
             return
         left = sent.moment - asyncio.get_running_loop().time()
         if left <= 0:
@@ -155,7 +155,7 @@ class Exchange:
         try:
             await asyncio.sleep(left)
         except asyncio.CancelledError:
-            self._minute().release(sent)
+            self._limiter(form.rate).release(sent)
             raise
 
     async def _once(
@@ -277,7 +277,7 @@ class Exchange:
         await asyncio.sleep(pause)
         while 0 < (left := model.paused_until - now()) <= cap:  # noqa: ASYNC110 - the moment may move
             await asyncio.sleep(left)
-        await self.until_moment(self.reserve(request.form, request.texts), request.slot)
+        await self.until_moment(request.form, self.reserve(request.form, request.texts), request.slot)
         if request.slot is not None:
             await request.slot.take_again(request.kind)
 
@@ -295,13 +295,13 @@ class Exchange:
         why_not = await self._ready.outlast(fault, request.form.timeouts, request.until)
         if why_not is not None:
             raise await self._refused(Action.GIVE_UP, why_not, history, request)
-        await self.until_moment(self.reserve(request.form, request.texts), request.slot)
+        await self.until_moment(request.form, self.reserve(request.form, request.texts), request.slot)
         if request.slot is not None:
             await request.slot.take_again(request.kind)
 
     def _note(self, request: Request[T]) -> None:
         if request.form.rate is not None and request.texts:
-            self._minute().note(request.texts, asyncio.get_running_loop().time())
+            self._limiter(request.form.rate).note(request.texts, asyncio.get_running_loop().time())
 
     async def _refused(self, action: Action, fault: Fault, history: History, request: Request[T]) -> Refused:
         """What goes up: without any word of the server that repeats a text or a key."""

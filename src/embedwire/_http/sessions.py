@@ -44,7 +44,7 @@ class Session:
 
 
 class _Connector(aiohttp.TCPConnector):
-    """Notes for each request what its connection is; cheaper than aiohttp's traces.
+    """Notes for each request what its connection is; cheaper than aiohttp's traces. Its state is the connections.
 
     aiohttp hands out a kept connection without a look at what has arrived on it meanwhile. A second copy of a reply
     would be taken for the answer to the next request, which is another text's vector.

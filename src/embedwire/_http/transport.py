@@ -174,12 +174,11 @@ class AiohttpTransport:
         if not callable(key):
             return None
         try:
-            value = key()
+            secret = check_key(key(), "what the function passed as api_key returned")
         except Exception:
             raise
         except BaseException as error:  # it must end one call, not the loop that all share
             raise UsageError(f"the function passed as api_key raised {type(error).__name__}") from None
-        secret = check_key(value, "what the function passed as api_key returned")
         if secret not in self._keys and len(self._keys) >= MOST_KEYS:
             del self._keys[next(iter(self._keys))]
         self._keys[secret] = None

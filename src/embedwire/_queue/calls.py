@@ -149,7 +149,7 @@ class Calls:
 
 def _unwanted(item: Item, call: Call) -> None:
     """Nobody wants a text: it leaves the queue at once, so that nobody ever waits for it in vain."""
-    call.lane.forget(item, call.kind)
+    call.lane.forget(item)
     batch = item.batch
     if batch is None:
         return

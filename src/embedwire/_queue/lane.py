@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict, deque
 
+from embedwire._http.embed import LONGEST_SAMPLE
 from embedwire._queue.records import Batch, Call, Item, Route
 from embedwire._servers.known import sizing
 from embedwire._servers.sizes import Limits, Sizing, least
@@ -19,8 +20,7 @@ class Lane:
     """The waiting texts of one form: only these may share a request. It exists while it has work.
 
     Its state is the texts that wait or travel, the calls and the parts of failed batches that wait, and the batches
-    under way: on the wire, or pausing before a repeat. Queries and documents are apart, so that a query never waits for
-    a text in a large request. Written by `dispatcher`.
+    under way: on the wire, or pausing before a repeat. Written by `dispatcher`.
 
     Attributes:
         successes: Batches that went well.
@@ -31,7 +31,7 @@ class Lane:
         self.form = form
         self.route = route
         self.sizing: Sizing = sizing(route.visitor.target, form.variant)
-        self.items: dict[Kind, dict[str, Item]] = {kind: {} for kind in KINDS}
+        self.items: dict[str, Item] = {}
         self.calls: dict[Kind, OrderedDict[Call, None]] = {kind: OrderedDict() for kind in KINDS}
         self.parts: dict[Kind, deque[Batch]] = {kind: deque() for kind in KINDS}
         self.under_way: dict[Kind, set[Batch]] = {kind: set() for kind in KINDS}
@@ -66,32 +66,30 @@ class Lane:
         return len(self.under_way[kind]) >= max(least_allowed, self.concurrency())
 
     def closed_until(self, now: float) -> float:
-        """The moment at which the server, or the user's rate limit, takes the next request; ``now`` if at once."""
-        visitor, rate, cap = self.route.visitor, self.form.rate, self.form.retry.retry_after_cap
-        paused_until = visitor.model(self.form).paused_until
-        if not now < paused_until <= now + cap:
-            paused_until = now
-        if rate is None:
-            return paused_until
-        return max(paused_until, visitor.minute().next_moment(rate, now))
+        """The moment at which the user's rate limit lets the next request through; ``now`` if at once."""
+        rate = self.form.rate
+        return now if rate is None else max(now, self.route.visitor.limiter(rate).next_moment(now))
 
     def enter(self, call: Call, most: int) -> None:
         """Puts a call's next texts into the queue."""
-        known, start = self.items[call.kind], len(call.items)
+        known, start = self.items, len(call.items)
         for row, text in enumerate(call.texts[start : start + most], start):
             item = known.get(text)
-            if item is None:
+            # A query does not wait for a large request that has its text: it is sent once more.
+            if item is None or (
+                call.kind == "query" and item.batch is not None and item.batch.kind == "document"
+            ):
                 item = known[text] = Item(text)
             item.owners.append((call, row))
             item.wanted += 1
             call.items.append(item)
 
-    def forget(self, item: Item, kind: Kind) -> None:
+    def forget(self, item: Item) -> None:
         """This text neither waits nor travels any more: it has its vector, it failed, or nobody wants it."""
         item.wanted = 0
         item.owners = []
-        if self.items[kind].get(item.text) is item:
-            del self.items[kind][item.text]
+        if self.items.get(item.text) is item:
+            del self.items[item.text]
 
     def take(self, kind: Kind, now: float) -> Batch | None:
         """The next batch of a kind: a part of one that failed, or as many waiting texts as one request carries.
@@ -108,6 +106,13 @@ class Lane:
         batch = Batch(self, kind, since=self.successes)
         self._fill(batch, now)
         return batch if batch.items else None
+
+    def has_room(self, batch: Batch, text: int = LONGEST_SAMPLE) -> bool:
+        """Whether one more text, of so many characters, would be within what the user and the server allow."""
+        limits, fixed = self.sizing.limits(self.form, batch.kind), self.form.batch
+        texts = least(self.sizing.texts_allowed, fixed.texts if fixed else None)
+        chars = limits.chars
+        return (texts is None or len(batch.items) < texts) and (chars is None or batch.chars + text <= chars)
 
     def _fill(self, batch: Batch, now: float) -> None:
         """Moves waiting texts into a batch, as many as it can carry."""
@@ -127,7 +132,7 @@ class Lane:
         limits, rate = self.sizing.limits(self.form, kind), self.form.rate
         if rate is None:
             return limits
-        room = self.route.visitor.minute().room(rate, now)
+        room = self.route.visitor.limiter(rate).room(now)
         return Limits(
             texts=least(limits.texts, room.texts),
             chars=least(limits.chars, room.chars),

@@ -34,7 +34,7 @@ def deliver(batch: Batch, vectors: Vectors, calls: Calls) -> None:
             rows, positions = places.setdefault(call, ([], []))
             rows.append(row)
             positions.append(position)
-        lane.forget(item, batch.kind)
+        lane.forget(item)
     for call, (rows, positions) in places.items():
         call.put(rows, matrix if positions == everything else matrix[positions])
         calls.done(call, len(rows))
@@ -91,7 +91,7 @@ def _put_back(batch: Batch, divided: list[list[Item]], whole: Whole | None, *, b
 
 def _fail_text(item: Item, batch: Batch, fault: Fault, calls: Calls) -> None:
     rows = list(item.rows())
-    batch.lane.forget(item, batch.kind)
+    batch.lane.forget(item)
     for call, row in rows:
         if call.open:
             call.fail(row, fault, batch.history.sent)

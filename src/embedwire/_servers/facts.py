@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from embedwire._servers.kinds import ServerKind, Told, recognised
 from embedwire._servers.pace import Budget
@@ -34,11 +35,13 @@ class ServerFacts:
 
     def met(self, headers: Mapping[str, str]) -> None:
         """It answered an embedding request well, with these headers."""
-        kind, software = recognised(headers), headers.get("server")
-        if self.kind is not None and (kind, software) != (self.kind, self.software):
+        kind = recognised(headers)
+        software = headers.get("server") or (
+            kind.name if kind.own_header else None
+        )  # TEI has no Server header
+        if self.kind is not None and software != self.software:
             self.forget()
-        # TEI has no Server header.
-        self.kind, self.software = kind, software or (kind.name if kind.own_header else None)
+        self.kind, self.software = kind, software
 
     def forget(self) -> None:
         """It may have been restarted, with other settings."""
@@ -53,17 +56,17 @@ class ModelFacts:
         served: The model that the server serves, where none was named.
         asked_model: Whether the server was asked for that.
         width: Numbers per vector.
-        length: Length of a vector that came in decimal.
+        sample: A text and its vector, which came in decimal.
         base64: Whether base64 was seen to carry vectors like those in decimal.
         repeats: What repeats are left.
-        paused_until: When, in loop time, the server wants the next request.
+        paused_until: When, in loop time, the server wants the next repeat.
         seconds: How long a request takes, on the average of late.
     """
 
     served: str | None = None
     asked_model: bool = False
     width: int | None = None
-    length: float | None = None
+    sample: tuple[str, Any] | None = field(default=None, repr=False)
     base64: bool | None = None
     repeats: Budget = field(default_factory=Budget)
     paused_until: float = 0.0

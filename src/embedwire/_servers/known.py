@@ -5,14 +5,16 @@ No locks: each fact is one plain assignment, and one that is lost does no harm.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeVar
 
 from embedwire._servers.facts import ModelFacts, ServerFacts
-from embedwire._servers.limiter import Minute
+from embedwire._servers.limiter import CHARS, REQUESTS, TEXTS, Quota, RateLimiter
 from embedwire._servers.sizes import Sizing
 from embedwire._settings.address import Target
+from embedwire._settings.options import RateLimit
 from embedwire._settings.settings import Form, Variant
 
 K = TypeVar("K")
@@ -51,7 +53,8 @@ class ServerInfo:
 _servers: dict[str, ServerFacts] = {}
 _models: dict[tuple[Target, Variant], ModelFacts] = {}
 _sizings: dict[tuple[Target, Variant], Sizing] = {}
-_minutes: dict[Target, Minute] = {}
+_quotas: dict[tuple[Target, int, int], Quota] = {}
+_quotas_lock = [threading.RLock()]  # the one in use; a forked child gets a new one
 
 
 def server_facts(base_url: str) -> ServerFacts:
@@ -69,13 +72,20 @@ def sizing(target: Target, variant: Variant) -> Sizing:
     return _remember(_sizings, (target, variant), lambda: Sizing(server_facts(target.base_url)))
 
 
-def minute(target: Target, now: float) -> Minute:
-    """What a visitor sent to its server in the last minute."""
-    if target not in _minutes:
-        for other, record in list(_minutes.items()):
-            if record.idle(now):
-                _minutes.pop(other, None)
-    return _minutes.setdefault(target, Minute())
+def rate_limiter(target: Target, rate: RateLimit, now: float) -> RateLimiter:
+    """What holds a visitor to a limit; what was not used for a minute is forgotten meanwhile."""
+    lock = _quotas_lock[0]
+    wanted = [(REQUESTS, rate.requests), (TEXTS, rate.texts), (CHARS, rate.chars)]
+    keys = [(target, counts, most) for counts, most in wanted if most is not None]
+    with lock:
+        if not all(key in _quotas for key in keys):
+            for key, quota in list(_quotas.items()):
+                if quota.idle(now):
+                    del _quotas[key]
+        quotas = [_quotas.setdefault(key, Quota(key[1], key[2])) for key in keys]
+        for quota in quotas:
+            quota.used = now
+    return RateLimiter(tuple(quotas), lock)
 
 
 def server_info(target: Target, form: Form) -> ServerInfo:
@@ -103,7 +113,8 @@ def forget() -> None:
     _servers.clear()
     _models.clear()
     _sizings.clear()
-    _minutes.clear()
+    _quotas.clear()
+    _quotas_lock[0] = threading.RLock()
 
 
 def _remember(known: dict[K, V], key: K, make: Callable[[], V]) -> V:

@@ -39,8 +39,8 @@ class Cap:
     """The most of something (texts, characters) that a server takes in one request.
 
     A cap that the server named holds at once. One that was only inferred, since a request failed whole and its parts
-    did not, is a suspicion until it happened twice. After some requests at the cap that went well, one of twice the
-    size is tried: the server may take more by now. Written by `_queue`.
+    did not, is a suspicion until it happened twice, with no larger one between that went well. After some requests at
+    the cap that went well, one of twice the size is tried: the server may take more by now. Written by `_queue`.
 
     Attributes:
         most: The most; None where nothing was refused.
@@ -65,10 +65,10 @@ class Cap:
 
     def inferred(self, most: int) -> None:
         """A request was refused whole, and went well in parts, the largest of which had so much."""
-        if self._suspected is None and self.most is None:
+        if self._suspected is None:
             self._suspected = most
         else:
-            self._back_to(max(most, self._suspected or most))
+            self._back_to(max(most, self._suspected))
 
     def refused(self, size: int) -> None:
         """A request of this size was refused as a whole, for a reason that may be its size."""
@@ -77,6 +77,8 @@ class Cap:
 
     def taken(self, size: int) -> None:
         """A request of this size went well."""
+        if self._suspected is not None and size > self._suspected:
+            self._suspected = None  # it was no cap
         if self.most is None or size * 2 <= self.most:
             return
         self._good += 1
@@ -109,6 +111,11 @@ class Sizing:
         """The most texts in one request: what the server told, or what it refused."""
         return least(self._server.told.max_texts, self.texts.most)
 
+    @property
+    def texts_allowed(self) -> int | None:
+        """The most texts that the next request may carry, whatever the user says."""
+        return least(self._server.told.max_texts, self.texts.limit)
+
     def tuner(self, form: Form, kind: Kind) -> Tuner:
         """What finds the sizes that the user left at "auto"."""
         key = kind, form.batch, form.concurrency
@@ -121,14 +128,14 @@ class Sizing:
                     auto_texts=form.batch is None,
                     requests=lambda: self.concurrency(form),
                     auto_requests=lambda: self._auto_requests(form),
-                    most_texts=lambda: least(self._server.told.max_texts, self.texts.limit),
+                    most_texts=lambda: self.texts_allowed,
                 ),
             )
         return found
 
     def limits(self, form: Form, kind: Kind = "document") -> Limits:
         """The most that one request may carry now."""
-        most = least(self._server.told.max_texts, self.texts.limit)
+        most = self.texts_allowed
         if form.batch is not None:
             return Limits(
                 texts=least(form.batch.texts, most), chars=least(form.batch.chars, self.chars.limit)

@@ -84,7 +84,7 @@ class Slots:
 
 
 class Slot:
-    """One request's place on the wire, held while it is sent, given back while it pauses.
+    """One request's place on the wire, held while it is sent, given back while it pauses. Written by `_http`.
 
     Attributes:
         held: Whether it is held now.
@@ -110,6 +110,12 @@ class Slot:
         if self.held:
             self.held = False
             self._slots.leave()
+
+    def hand_over(self) -> Slot:
+        """This slot for something else, in the same moment."""
+        other = Slot(self._slots)
+        self.give_back()
+        return other
 
     async def take_again(self, kind: Kind) -> None:
         """Waits for a slot before a repeat."""

@@ -43,8 +43,8 @@ def key_from_environment(base_url: str) -> Secret | None:
     if url.scheme == "https" and url.hostname == "api.openai.com":
         names.append("OPENAI_API_KEY")
     for name in names:
-        if value := os.environ.get(name):
-            return check_key(value, f"the environment variable {name}")
+        if os.environ.get(name):
+            return check_key(os.environ[name], f"the environment variable {name}")
     return None
 
 
@@ -56,18 +56,25 @@ def check_key(value: object, source: str = "api_key") -> Secret:
     """
     if isinstance(value, SecretLike):
         value = value.get_secret_value()
+    problem = _problem(value)
+    if isinstance(value, str) and not problem:
+        return Secret(value)
+    del value  # an error's traceback shows the locals of its frames
+    raise InputError(f"{source} {problem}")
+
+
+def _problem(value: object) -> str:
+    """What is wrong with a key; "" where nothing is."""
     if not isinstance(value, str):
-        raise InputError(
-            f"{source} must be a str, a SecretStr or a function that returns one, not {type(value).__name__}"
-        )
+        return f"must be a str, a SecretStr or a function that returns one, not {type(value).__name__}"
     if not value:
-        raise InputError(f"{source} is empty; pass None for no key")
+        return "is empty; pass None for no key"
     if value != value.strip() or not _HEADER_VALUE.fullmatch(value):
-        raise InputError(
-            f"{source} has a line break, a space at an end, or a character that no HTTP header can carry; "
+        return (
+            "has a line break, a space at an end, or a character that no HTTP header can carry; "
             "strip it (a key read from a file often ends in a line break)"
         )
-    return Secret(value)
+    return ""
 
 
 _HEADER_VALUE = re.compile(r"[\x20-\x7e\t]*")

@@ -27,7 +27,12 @@ def shown(value: object) -> str:
 
 def is_number(value: object) -> bool:
     """Whether a value is a finite number, and no bool."""
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return False
+    try:
+        return math.isfinite(value)
+    except OverflowError:  # an int that no float can hold
+        return False
 
 
 def check_int(name: str, value: object, *, least: int, also: str = "") -> None:

@@ -145,7 +145,7 @@ def batch_of(value: int | BatchLimits | Mapping[str, Any] | Literal["auto"]) -> 
 
 def concurrency_of(value: int | Literal["auto"]) -> int | None:
     """`concurrency`; None for "auto"."""
-    if value == "auto":
+    if isinstance(value, str) and value == "auto":
         return None
     check_int("concurrency", value, least=1, also="'auto'")
     return value
@@ -185,7 +185,7 @@ def rate_of(value: int | RateLimit | Mapping[str, Any] | None) -> RateLimit | No
 
 def max_reply_of(value: int | Literal["auto"]) -> int | None:
     """`max_reply_bytes`; None for "auto"."""
-    if value == "auto":
+    if isinstance(value, str) and value == "auto":
         return None
     check_int("max_reply_bytes", value, least=1, also="'auto'")
     return value

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from embedwire import EmbeddingClient
-from embedwire._loop import loop_thread
+from embedwire._clients.loop_thread import loop_thread
 from embedwire.testing import EmbeddingServer
 from tests.server.secrets.marked import Make, made, secrets_in
 

@@ -110,24 +110,21 @@ def said_by(error: BaseException) -> list[str]:
 
 
 def shown_by_frames(error: BaseException) -> list[str]:
-    """The locals, in the tracebacks of an exception's family, that show a secret.
+    """The locals, in the tracebacks of an exception's family, that show a key, a header's value or a password.
 
-    A framework's frames that lead to embedwire hold their caller's texts; a key is in none, and from embedwire on
-    a text is in none either.
+    Texts may stand there: the caller's own frames hold them anyway.
     """
     shown = set()
     for one in family(error):
-        inside = False
         frames = [frame for frame, _ in traceback.walk_tb(one.__traceback__)]
         summaries = traceback.StackSummary.extract(traceback.walk_tb(one.__traceback__), capture_locals=True)
         for frame, summary in zip(frames, summaries, strict=True):
             module = frame.f_globals["__name__"]
-            inside = inside or module.startswith("embedwire")
             if not module.startswith("tests."):
                 shown |= {
                     f"{module}.{frame.f_code.co_name}: {name} ({secret})"
                     for name, value in (summary.locals or {}).items()
-                    for secret in secrets_in(value, texts=inside)
+                    for secret in secrets_in(value, texts=False)
                 }
     return sorted(shown)
 

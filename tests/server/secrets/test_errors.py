@@ -202,7 +202,7 @@ class TestErrors:
     @pytest.mark.parametrize("door", DOORS)
     async def test_show_no_secret_when_full(self, door: str, make: Make, server: EmbeddingServer) -> None:
         """The error of a call for which there is no room shows none of the texts, neither its own nor others'."""
-        client = make(door, max_queued=1, on_full="raise")
+        client = make(door, max_queued=1)
         with server.hold():
             if door in ASYNC_DOORS:
                 first = asyncio.ensure_future(knock(client, door))
