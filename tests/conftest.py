@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 from pytest_asyncio import is_async_test
 
-from embedwire._http import exchange
+from embedwire._clients import fork
+from embedwire._http import repeats
 from embedwire._http.backoff import delay
 from embedwire._servers import known
 
@@ -20,6 +21,9 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line(
         "filterwarnings", "ignore:.langchain-community. is being sunset:DeprecationWarning"
     )
+
+
+fork.engine()  # a loop with simulated time does not wait for the thread that loads it first
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
@@ -41,4 +45,4 @@ def a_fresh_process(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(autouse=sys.version_info < (3, 11))
 def round_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     """Looptime 0.7, the last for Python 3.10, spins for ever after a pause of more than microseconds' precision."""
-    monkeypatch.setattr(exchange, "delay", lambda *given: round(delay(*given), 3))
+    monkeypatch.setattr(repeats, "delay", lambda *given: round(delay(*given), 3))

@@ -63,6 +63,11 @@ class Visitor:
         """What this visitor knows of the model of a form."""
         return model_facts(self.target, form.variant)
 
+    def wake(self) -> None:
+        """There is work again where there was none: a server whose connections are all gone may have been restarted."""
+        if self._transport.lost():
+            self._server.forget()
+
     def reserve(self, job: Job) -> Sent | None:
         """A job's moment under a rate limit, reserved before the next job is formed."""
         return self._exchange.reserve(job.form, job.texts)
@@ -87,27 +92,33 @@ class Visitor:
         # A query is not made to carry another text while documents wait that can.
         waiting = job.waiting if job.kind == "document" else 0
         trials = self._trials if max(self._embedded, waiting) >= LEARN_FROM else None
-        attempt = _Attempt(job, facts, name, trials, self._server)
-        believed = facts.base64
+        believed, attempt = facts.base64, _Attempt(job, facts, name, trials, self._server)
         try:
             vectors = await self._run(job, slot, attempt)
         except Refused as refused:
-            if not (
-                attempt.outdated(refused.fault) or await self._other_model(refused, job, slot, facts, name)
+            if not attempt.outdated(refused.fault) and not await self._other_model(
+                refused, job, slot, facts, name
             ):
                 raise
-            again = replace(job, history=replace(refused.history, failures=job.history.failures, last=None))
-            attempt = _Attempt(again, facts, job.form.model or facts.served, trials, self._server)
-            try:
-                vectors = await self._run(again, slot, attempt)
-            except Refused as same:
-                if same.fault.status == refused.fault.status:
-                    facts.base64 = believed  # that was not the reason
-                raise
+            vectors = await self._once_more(job, slot, facts, refused, believed)
         self._embedded += len(job.texts)
         if max(self._embedded, job.waiting) >= LEARN_FROM:
             self._discovery.look_once(slot)
         return vectors
+
+    async def _once_more(
+        self, job: Job, slot: Slot, facts: ModelFacts, refused: Refused, believed: bool | None
+    ) -> Vectors:
+        """The vectors of a job that may have been refused for what was learnt, without that."""
+        history = replace(refused.history, failures=job.history.failures, last=None)
+        again = replace(job, history=history)
+        name = job.form.model or facts.served
+        try:
+            return await self._run(again, slot, _Attempt(again, facts, name, None, self._server))
+        except Refused as same:
+            if same.fault.status == refused.fault.status:
+                facts.base64 = believed  # that was not the reason
+            raise
 
     async def meet(self, form: Form) -> None:
         """Waits until the server is ready, and asks for its model, where none is named.

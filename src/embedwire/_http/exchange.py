@@ -12,28 +12,25 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Generic, TypeVar
 
-from embedwire._http.backoff import delay
 from embedwire._http.failures import Context, Unusable, Verdict, judge
 from embedwire._http.messages import WITHHELD, screened
 from embedwire._http.ready import POLL_MOST, Ready
 from embedwire._http.records import NEW, Action, Fault, History, Refused, never, no_end
+from embedwire._http.repeats import Stop, next_step, noted
 from embedwire._http.reply import ContractBroken
 from embedwire._http.threads import in_thread
 from embedwire._http.transport import Transport
 from embedwire._http.wire import Broken, Reply
 from embedwire._servers.facts import ModelFacts, ServerFacts
 from embedwire._servers.limiter import RateLimiter, Sent
-from embedwire._servers.pace import THROTTLED, TRANSIENT
 from embedwire._servers.sizes import max_reply
 from embedwire._servers.slots import Slot
 from embedwire._settings.options import Kind, RateLimit
 from embedwire._settings.settings import Form
-from embedwire.exceptions import RequestTimeout
 
 logger = logging.getLogger("embedwire")
 T = TypeVar("T")
 
-_COST = {Action.RETRY: TRANSIENT, Action.THROTTLE: THROTTLED}  # of the budget of repeats
 CROWD = 2  # requests on the wire; where one of more than these is reset, there may be too many
 LARGE_TEXTS = 100_000  # characters that are screened on the loop; more are in a thread
 LINGER_MOST = 60.0  # seconds that a request which nobody waits for any more counts as in flight
@@ -114,7 +111,7 @@ class Exchange:
             Refused: It is in vain; without any word of the server that repeats a text or a key.
         """
         history, last = request.history, None
-        resent, paid, waiting_since = False, 0, False
+        resent, paid, waited = False, 0, False
         while True:
             history = replace(history, sent=history.sent + 1)
             answer = await self._once(request, last, history, resent, model.seconds)
@@ -123,19 +120,16 @@ class Exchange:
                     model.repeats.earn()
                 model.took(answer.seconds)
                 return answer
-            last, history = answer, _noted(history, answer)
+            last, history = answer, noted(history, answer)
             if answer.action is Action.RESEND:
                 resent = True
                 self._note(request)
             elif answer.action is Action.WAIT:
-                await self._outlast(answer.fault, history, request, again=waiting_since)
-                waiting_since = True
+                await self._outlast(answer.fault, history, request, again=waited)
+                waited = True
             else:
-                waiting_since = False
-                history = replace(history, failures=history.failures + 1)
-                pause = await self._before_repeat(answer, history, request, model, paid)
-                paid = _COST[answer.action]
-                await self._pause(request, pause, model)
+                waited = False
+                paid = await self._repeat(answer, history, request, model, paid)
 
     def reserve(self, form: Form, texts: list[str]) -> Sent | None:
         """A moment at which a request may be sent; None where nothing limits the rate."""
@@ -226,48 +220,31 @@ class Exchange:
         else:
             slot.linger(usual - elapsed)
 
-    async def _before_repeat(
+    async def _repeat(
         self, answer: Verdict, history: History, request: Request[T], model: ModelFacts, paid: int
-    ) -> float:
-        """Seconds to pause before a repeat, which is paid for.
+    ) -> int:
+        """Waits until the next attempt may be sent; what it cost.
 
         Raises:
             Refused: There will be none.
         """
-        action, fault, retry = answer.action, answer.fault, request.form.retry
-        over = history.failures >= retry.attempts
-        if action is Action.SPLIT:
-            if fault.error is RequestTimeout and over and not history.bisecting:
-                raise await self._refused(Action.GIVE_UP, fault, history, request)
-            if not fault.harmful:
-                model.repeats.earn(
-                    paid
-                )  # what was repeated is permanent, which costs nobody else his repeats
-            elif not model.repeats.spend(TRANSIENT):
-                raise await self._refused(Action.GIVE_UP, _poor(fault), history, request)
-            raise await self._refused(action, fault, history, request)
-        # A failure that outlasted its repeats is no text's fault, but where that text was searched for.
-        if over or action not in _COST:
-            lone = over and history.bisecting and fault.harmful
-            raise await self._refused(Action.SPLIT if lone else Action.GIVE_UP, fault, history, request)
-        pause = delay(retry, action, history.failures, fault.retry_after, self._rand)
-        if too_late := _too_late(pause, fault, request):
-            fault = replace(fault, what=f"{fault.what}{too_late}")
-            raise await self._refused(Action.GIVE_UP, fault, history, request)
-        if not model.repeats.spend(_COST[action]):  # a 500 may be one text's fault all the same
-            last = Action.SPLIT if fault.status == 500 else Action.GIVE_UP
-            raise await self._refused(last, _poor(fault), history, request)
-        if fault.retry_after is not None and action is Action.THROTTLE:
-            model.paused_until = asyncio.get_running_loop().time() + fault.retry_after
+        now, retry, until = asyncio.get_running_loop().time, request.form.retry, request.until()
+        left = None if until is None else until - now()
+        step = next_step(answer, history, retry, model.repeats, paid=paid, left=left, rand=self._rand)
+        if isinstance(step, Stop):
+            raise await self._refused(step.action, step.fault, history, request)
+        if answer.fault.retry_after is not None:
+            model.paused_until = now() + answer.fault.retry_after
         logger.warning(
             "%s: %s; sending again in %.2f s (attempt %d of %d)",
             self._url,
-            fault.what,
-            pause,
+            answer.fault.what,
+            step.pause,
             history.failures + 1,
             retry.attempts,
         )
-        return pause
+        await self._pause(request, step.pause, model)
+        return step.paid
 
     async def _pause(self, request: Request[T], pause: float, model: ModelFacts) -> None:
         """Waits off the wire until a repeat may be sent: its pause, the model's, the rate limit, a slot."""
@@ -315,37 +292,6 @@ class Exchange:
         # A number in words that repeat a text may be the text's.
         cap = None if words == WITHHELD else fault.max_texts
         return Refused(action, replace(fault, words=words, max_texts=cap), history)
-
-
-def _noted(history: History, verdict: Verdict) -> History:
-    """The history with what just happened."""
-    fault = verdict.fault
-    timed_out = fault.error is RequestTimeout
-    broke = (fault.harmful and not timed_out) or (fault.status or 0) >= 500
-    counts = verdict.action not in (Action.WAIT, Action.RESEND)
-    return replace(
-        history,
-        timeouts=history.timeouts + timed_out,
-        breaks=history.breaks + (broke and counts),
-        last=verdict.mark,
-    )
-
-
-def _poor(fault: Fault) -> Fault:
-    what = f"{fault.what}, and too many other requests failed for a repeat to be worth it"
-    return replace(fault, what=what)
-
-
-def _too_late(pause: float, fault: Fault, request: Request[T]) -> str:
-    """Why a repeat would come too late, for the user's patience with the server or for the deadline; "" if not."""
-    cap, last, asked = request.form.retry.retry_after_cap, request.until(), ""
-    if fault.retry_after:
-        asked = f", and asks to wait {fault.retry_after:g} s"
-    if fault.retry_after is not None and fault.retry_after > cap:
-        return f"{asked}, more than retry_after_cap={cap:g}"
-    if last is not None and asyncio.get_running_loop().time() + pause >= last:
-        return f"{asked}, and a repeat would come after the deadline"
-    return ""
 
 
 def _fingerprint(outcome: Reply | Broken | Unusable) -> int | None:

@@ -62,12 +62,16 @@ class _Connector(aiohttp.TCPConnector):
         self._used: weakref.WeakSet[Any] = weakref.WeakSet()
         self._met = False
 
+    def lost(self) -> bool:
+        """Whether there were connections, and none is left."""
+        return self._met and not any(protocol.is_connected() for protocol in self._used)
+
     async def connect(self, req: Any, traces: Any, timeout: aiohttp.ClientTimeout) -> Any:
         while True:
             connection = await super().connect(req, traces, timeout)
             protocol: Any = connection.protocol
             if protocol not in self._used:
-                renewed.set(self._met and not any(other.is_connected() for other in self._used))
+                renewed.set(self.lost())
                 reused.set(False)
                 self._used.add(protocol)
                 self._met = True
@@ -76,6 +80,12 @@ class _Connector(aiohttp.TCPConnector):
                 reused.set(True)
                 return connection
             connection.close()
+
+
+def is_lost(client: aiohttp.ClientSession) -> bool:
+    """Whether a session had connections, and has none now."""
+    connector = client.connector
+    return isinstance(connector, _Connector) and connector.lost()
 
 
 def _quiet(protocol: Any) -> bool:

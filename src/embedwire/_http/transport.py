@@ -18,7 +18,7 @@ from urllib.parse import unquote, urlsplit
 
 import aiohttp
 
-from embedwire._http.sessions import Session, bury, new_client, proxy_of, renewed, reused
+from embedwire._http.sessions import Session, bury, is_lost, new_client, proxy_of, renewed, reused
 from embedwire._http.wire import Break, Broken, Reply
 from embedwire._settings.address import Target, check_key
 from embedwire._settings.options import Timeouts
@@ -54,6 +54,10 @@ class Transport(Protocol):
 
     def secrets(self) -> list[str]:
         """What no message may repeat."""
+        ...
+
+    def lost(self) -> bool:
+        """Whether every connection that there was is gone."""
         ...
 
     async def close(self) -> None:
@@ -110,6 +114,10 @@ class AiohttpTransport:
         if isinstance(self._target.api_key, Secret):
             hidden.append(self._target.api_key)
         return [secret.reveal() for secret in hidden] + _secrets_of(self._proxy)
+
+    def lost(self) -> bool:
+        """Whether every connection that there was is gone, so that the next one may lead to another server."""
+        return self._session is not None and is_lost(self._session.client)
 
     async def close(self) -> None:
         """Closes every connection, gracefully where it is given the time."""

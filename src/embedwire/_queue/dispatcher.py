@@ -87,6 +87,8 @@ class Dispatcher:
                 f"{self._calls.texts[kind]} texts wait for {route.visitor.target.base_url}, and {len(texts)} more "
                 f"would go over max_queued={max_queued}. Send fewer at once, or raise max_queued=."
             )
+        if not self._slots.in_flight:
+            route.visitor.wake()
         lane = self._lanes.get((route.visitor, form))
         if lane is None:
             lane = self._lanes[route.visitor, form] = Lane(form, route)

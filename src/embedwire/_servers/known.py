@@ -84,7 +84,7 @@ def rate_limiter(target: Target, rate: RateLimit, now: float) -> RateLimiter:
                     del _quotas[key]
         quotas = [_quotas.setdefault(key, Quota(key[1], key[2])) for key in keys]
         for quota in quotas:
-            quota.used = now
+            quota.touch(now)
     return RateLimiter(tuple(quotas), lock)
 
 

@@ -51,6 +51,10 @@ class Quota:
         self.forget(now)
         return not self.sent and self.used + MINUTE <= now
 
+    def touch(self, now: float) -> None:
+        """Somebody uses it."""
+        self.used = now
+
     def forget(self, now: float) -> None:
         """Lets go of what is over a minute old."""
         while self.sent and self.sent[0].moment + MINUTE <= now:

@@ -1,0 +1,108 @@
+"""Whether a request that went wrong is sent again: attempts, patience, the deadline, the budget of repeats."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from embedwire._http.backoff import delay
+from embedwire._http.failures import Verdict
+from embedwire._http.records import Action, Fault, History
+from embedwire._servers.pace import THROTTLED, TRANSIENT, Budget
+from embedwire._settings.options import RetryPolicy
+from embedwire.exceptions import RequestTimeout
+
+_COST = {Action.RETRY: TRANSIENT, Action.THROTTLE: THROTTLED}  # of the budget of repeats
+
+
+@dataclass(frozen=True, slots=True)
+class Again:
+    """Once more, after so many seconds; so much was paid for it."""
+
+    pause: float
+    paid: int
+
+
+@dataclass(frozen=True, slots=True)
+class Stop:
+    """No more: SPLIT or GIVE_UP, and what to say."""
+
+    action: Action
+    fault: Fault
+
+
+def noted(history: History, verdict: Verdict) -> History:
+    """The history with what just happened."""
+    fault = verdict.fault
+    counts = verdict.action not in (Action.WAIT, Action.RESEND)
+    timed_out = fault.error is RequestTimeout
+    broke = (fault.harmful and not timed_out) or (fault.status or 0) >= 500
+    return replace(
+        history,
+        failures=history.failures + counts,
+        timeouts=history.timeouts + timed_out,
+        breaks=history.breaks + (broke and counts),
+        last=verdict.mark,
+    )
+
+
+def next_step(
+    verdict: Verdict,
+    history: History,
+    retry: RetryPolicy,
+    budget: Budget,
+    *,
+    paid: int,
+    left: float | None,
+    rand: Callable[[], float],
+) -> Again | Stop:
+    """What follows on a failure.
+
+    Args:
+        verdict: Of the failure.
+        history: This failure included.
+        retry: The user's numbers.
+        budget: Pays for a repeat.
+        paid: What the last repeat cost.
+        left: Seconds until nobody wants the answer; None: somebody always does.
+        rand: A number in 0..1.
+    """
+    action, fault = verdict.action, verdict.fault
+    over = history.failures >= retry.attempts
+    if action is Action.SPLIT:
+        return _split(fault, history, budget, paid=paid, over=over)
+    # A failure that outlasted its repeats is no text's fault, but where that text was searched for.
+    if over or action not in _COST:
+        search = over and history.bisecting and fault.harmful
+        return Stop(Action.SPLIT if search else Action.GIVE_UP, fault)
+    pause = delay(retry, action, history.failures, fault.retry_after, rand)
+    if problem := _too_late(pause, fault, retry, left):
+        return Stop(Action.GIVE_UP, replace(fault, what=fault.what + problem))
+    if not budget.spend(_COST[action]):  # a 500 may be one text's fault all the same
+        return Stop(Action.SPLIT if fault.status == 500 else Action.GIVE_UP, _poor(fault))
+    return Again(pause, _COST[action])
+
+
+def _split(fault: Fault, history: History, budget: Budget, *, paid: int, over: bool) -> Stop:
+    if fault.error is RequestTimeout and over and not history.bisecting:
+        return Stop(Action.GIVE_UP, fault)
+    if not fault.harmful:
+        budget.earn(paid)  # what was repeated is permanent, which costs nobody else his repeats
+    elif not budget.spend(TRANSIENT):
+        return Stop(Action.GIVE_UP, _poor(fault))
+    return Stop(Action.SPLIT, fault)
+
+
+def _poor(fault: Fault) -> Fault:
+    what = f"{fault.what}, and too many other requests failed for a repeat to be worth it"
+    return replace(fault, what=what)
+
+
+def _too_late(pause: float, fault: Fault, retry: RetryPolicy, left: float | None) -> str:
+    """Why a repeat would come too late, for the user's patience with the server or for the deadline; "" if not."""
+    asked = f", and asks to wait {fault.retry_after:g} s" if fault.retry_after else ""
+    if fault.retry_after is not None and fault.retry_after > retry.retry_after_cap:
+        return f"{asked}, more than retry_after_cap={retry.retry_after_cap:g}"
+    if left is not None and pause >= left:
+        return f"{asked}, and a repeat would come after the deadline"
+    return ""
