@@ -108,12 +108,20 @@ class RequestError(EmbedwireError):
             self._completed = self._completed()
         return self._completed
 
+    @completed.setter
+    def completed(self, completed: Completed | None) -> None:
+        self._completed = completed
+
     @property
     def failures(self) -> dict[int, RequestError]:
         """The error of each text that failed for a reason of its own, by index."""
         if callable(self._failures):
             self._failures = self._failures()
         return self._failures
+
+    @failures.setter
+    def failures(self, failures: dict[int, RequestError]) -> None:
+        self._failures = failures
 
     def set_outcome(
         self, completed: Callable[[], Completed], failures: Callable[[], dict[int, RequestError]]

@@ -131,20 +131,21 @@ class Calls:
         if call.timer is not None:
             call.timer.cancel()
         call.lane.calls[call.kind].pop(call, None)
-        if call.left:
-            self.texts[call.kind] -= call.left
-            self._give_up(call, 0)
+        self.texts[call.kind] -= call.left
+        if call.left or len(call.items) > SLICE:
+            self._give_up(call)
 
-    def _give_up(self, call: Call, start: int) -> None:
-        """A call that is over wants none of its texts any more; a slice at a time."""
-        for item in call.items[start : start + SLICE]:
+    def _give_up(self, call: Call) -> None:
+        """A call that is over wants none of its texts any more; a slice at a time, as freeing them takes time too."""
+        for item in call.items[-SLICE:]:
             if item.wanted:
                 item.wanted -= 1
                 if not item.wanted:
                     _unwanted(item, call)
-        if start + SLICE < len(call.items):
+        del call.items[-SLICE:]
+        if call.items:
             with contextlib.suppress(RuntimeError):  # the loop is over
-                asyncio.get_running_loop().call_soon(self._give_up, call, start + SLICE)
+                asyncio.get_running_loop().call_soon(self._give_up, call)
 
 
 def _unwanted(item: Item, call: Call) -> None:

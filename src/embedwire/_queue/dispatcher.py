@@ -201,15 +201,21 @@ class Dispatcher:
         try:
             vectors = await batch.lane.route.visitor.send(job, batch.slot, sent)
         except Refused as refused:
-            batch.task = None
-            refuse(batch, refused, self._calls)
+            steps = refuse(batch, refused, self._calls)
         except Exception as error:
             # Of the user's own key function, or no memory: no caller may wait for ever.
             batch.task = None
             self._calls.fail(batch.callers(), error)
+            return
         else:
-            batch.task = None
-            deliver(batch, vectors, self._calls)
+            steps = deliver(batch, vectors, self._calls)
+        batch.task = None  # whose end the end of its callers must not be
+        try:
+            for _ in steps:
+                await asyncio.sleep(0)
+        finally:
+            for _ in steps:  # cancelled meanwhile: nobody may wait for what is there
+                pass
 
     def _over(self, batch: Batch, task: asyncio.Task[None]) -> None:
         """A batch is over; also where its task was cancelled before it began. None of its texts stays behind."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterator
 from dataclasses import replace
 
 from embedwire._http.records import Action, Fault, Refused, Vectors
@@ -17,7 +18,12 @@ REFUSED_AT_FIRST = 4  # the same, before any text was accepted
 HARMED_IN_A_ROW = 3  # the same, where each one crashes the server or makes it hang
 
 
-def deliver(batch: Batch, vectors: Vectors, calls: Calls) -> None:
+CROWD = 1000  # calls that are told in one go: about 10 ms
+
+Steps = Iterator[None]  # of something that is done a crowd at a time
+
+
+def deliver(batch: Batch, vectors: Vectors, calls: Calls) -> Steps:
     """Puts the vectors of a batch into the rows of the calls that want them."""
     lane, matrix = batch.lane, vectors.matrix
     width = matrix.shape[1]
@@ -35,12 +41,15 @@ def deliver(batch: Batch, vectors: Vectors, calls: Calls) -> None:
             rows.append(row)
             positions.append(position)
         lane.forget(item)
-    for call, (rows, positions) in places.items():
-        call.put(rows, matrix if positions == everything else matrix[positions])
-        calls.done(call, len(rows))
+    for number, (call, (rows, positions)) in enumerate(places.items(), 1):
+        if call.open:
+            call.put(rows, matrix if positions == everything else matrix[positions])
+            calls.done(call, len(rows))
+        if not number % CROWD:
+            yield
 
 
-def refuse(batch: Batch, refused: Refused, calls: Calls) -> None:
+def refuse(batch: Batch, refused: Refused, calls: Calls) -> Steps:
     """Divides a batch that got no vectors, or fails whose it is."""
     fault, history, lane = refused.fault, refused.history, batch.lane
     batch.history = history
@@ -51,14 +60,16 @@ def refuse(batch: Batch, refused: Refused, calls: Calls) -> None:
     if refused.action is Action.SPLIT and len(batch.items) > 1:
         _divide(batch, fault)
     elif refused.action is Action.SPLIT and not _refuses_everything(lane, fault):
-        _fail_text(batch.items[0], batch, fault, calls)
+        yield from _fail_text(batch.items[0], batch, fault, calls)
     elif fault.error is BadReply and len(groups := by_caller(wanted(batch))) > 1:
         _put_back(batch, groups, None, bisecting=False)  # so that it fails only whose texts are at fault
     else:
         if refused.action is Action.SPLIT:
             fault = _of_server(fault)
-        for call, row in batch.callers().items():
+        for number, (call, row) in enumerate(batch.callers().items(), 1):
             calls.fail_at(call, row, fault, history.sent)
+            if not number % CROWD:
+                yield
 
 
 def _divide(batch: Batch, fault: Fault) -> None:
@@ -89,13 +100,15 @@ def _put_back(batch: Batch, divided: list[list[Item]], whole: Whole | None, *, b
         batch.lane.parts[batch.kind].appendleft(part)
 
 
-def _fail_text(item: Item, batch: Batch, fault: Fault, calls: Calls) -> None:
+def _fail_text(item: Item, batch: Batch, fault: Fault, calls: Calls) -> Steps:
     rows = list(item.rows())
     batch.lane.forget(item)
-    for call, row in rows:
+    for number, (call, row) in enumerate(rows, 1):
         if call.open:
             call.fail(row, fault, batch.history.sent)
             calls.done(call, 1)
+        if not number % CROWD:
+            yield
 
 
 def _refuses_everything(lane: Lane, fault: Fault) -> bool:
