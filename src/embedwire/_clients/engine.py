@@ -35,6 +35,7 @@ class Engine:
         self._target = settings.visited()
         self._origins = origins_of(self._loop)
         self._origin = self._origins.acquire(self._target)
+        self._route = self._origin.route(settings.form)
         self._calls: set[Call] = set()
         self._closing: asyncio.Task[None] | None = None
         self._released = False
@@ -76,8 +77,7 @@ class Engine:
         if settings.deadline is not None:
             deadline = loop.time() + settings.deadline - (time.monotonic() - begun)
         call = dispatcher.submit(
-            self._origin.route,
-            settings.form,
+            self._route,
             texts,
             kind,
             future,

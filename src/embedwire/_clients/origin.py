@@ -11,8 +11,10 @@ from embedwire._http.embed import Visitor
 from embedwire._http.transport import AiohttpTransport
 from embedwire._queue.dispatcher import Dispatcher
 from embedwire._queue.records import Route
+from embedwire._servers.known import sizing
 from embedwire._servers.slots import Slots
 from embedwire._settings.address import Target
+from embedwire._settings.settings import Form
 
 
 class Server:
@@ -40,12 +42,20 @@ class Origin:
     server: Server
     transport: AiohttpTransport
     visitor: Visitor = field(init=False)
-    route: Route = field(init=False)
     users: int = 0
+    _routes: dict[Form, Route] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.visitor = Visitor(self.target, self.transport)
-        self.route = Route(self.server.slots, self.visitor)
+
+    def route(self, form: Form) -> Route:
+        """The way of all texts of a form, shared by all clients of equal settings."""
+        route = self._routes.get(form)
+        if route is None:
+            sizes = sizing(self.target, form.variant).of(form)
+            model = self.visitor.model(form)
+            route = self._routes[form] = Route(form, self.server.slots, self.visitor, model, sizes)
+        return route
 
     async def close(self) -> None:
         """Closes every connection; requests on their way are cancelled first."""

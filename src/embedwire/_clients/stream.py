@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, TypeVar
 from embedwire._clients.reader import read_in_thread
 from embedwire._clients.texts import check_texts
 from embedwire._servers.known import sizing
-from embedwire._servers.sizes import STREAM_CHUNK
+from embedwire._servers.sizes import STREAM_CHUNK, FormSizes
 from embedwire._settings.checks import shown
 from embedwire._settings.settings import Settings
 from embedwire.exceptions import InputError, RequestError
@@ -56,14 +56,15 @@ class Feed:
 
     def size(self) -> int:
         """Texts in one piece now: as many as one request carries."""
-        settings = self.settings
-        limits = sizing(settings.visited(), settings.form.variant).limits(settings.form)
-        return limits.texts or STREAM_CHUNK
+        return self._sizes().limits().texts or STREAM_CHUNK
 
     def window(self) -> int:
         """Pieces that may be under way: enough that larger requests, and more of them, could be filled."""
+        return 4 * self._sizes().concurrency()
+
+    def _sizes(self) -> FormSizes:
         settings = self.settings
-        return 4 * sizing(settings.visited(), settings.form.variant).concurrency(settings.form)
+        return sizing(settings.visited(), settings.form.variant).of(settings.form)
 
 
 class AsyncStream:

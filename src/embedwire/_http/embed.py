@@ -87,7 +87,7 @@ class Visitor:
         if sent is not None:
             await self._exchange.until_moment(job.form, sent, slot)
             await slot.take_again(job.kind)
-        facts = self.model(job.form)
+        facts = job.model
         name = job.form.model or await self._discovery.served_model(job.form, facts, slot, job.kind)
         # A query is not made to carry another text while documents wait that can.
         waiting = job.waiting if job.kind == "document" else 0
@@ -249,8 +249,10 @@ class _Attempt:
             if broken.other_width and self._sample is None:
                 facts.width = facts.sample = None  # these calls fail; later ones may use the new model
             raise
-        if decoded.base64 and not plausible(decoded.matrix):
-            raise ContractBroken("base64 that holds no vectors of 32-bit floats")
+        if decoded.base64 and not facts.base64_read:
+            if not plausible(decoded.matrix):
+                raise ContractBroken("base64 that holds no vectors of 32-bit floats")
+            facts.base64_read = True
         if self._sample is not None:
             if decoded.base64 and not near(decoded.matrix[count], self._sample[1]):
                 raise ContractBroken("other vectors in base64 than in decimal")

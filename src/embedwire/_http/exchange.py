@@ -113,7 +113,6 @@ class Exchange:
         history, last = request.history, None
         resent, paid, waited = False, 0, False
         while True:
-            history = replace(history, sent=history.sent + 1)
             answer = await self._once(request, last, history, resent, model.seconds)
             if isinstance(answer, Done):
                 if history.failures == request.history.failures:
@@ -185,7 +184,7 @@ class Exchange:
                 else:
                     if slot is not None:
                         slot.succeeded()
-                    return Done(result=result, seconds=now() - begun, sent=history.sent)
+                    return Done(result=result, seconds=now() - begun, sent=history.sent + 1)
         mark = _fingerprint(outcome)
         verdict = judge(outcome, self._context(request, history, resent, mark))
         if verdict.overload and slot is not None:

@@ -13,6 +13,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from embedwire._servers.facts import ModelFacts
 from embedwire._settings.options import Kind
 from embedwire._settings.settings import Form
 from embedwire.exceptions import RequestError
@@ -71,6 +72,7 @@ class Job:
 
     Attributes:
         form: What the request looks like and how it is treated.
+        model: What is known of its model.
         kind: Queries go first.
         texts: In the order of the vectors.
         waiting: Texts that wait behind these.
@@ -82,6 +84,7 @@ class Job:
     """
 
     form: Form
+    model: ModelFacts
     kind: Kind
     texts: list[str]
     waiting: int = 0

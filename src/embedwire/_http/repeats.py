@@ -39,6 +39,7 @@ def noted(history: History, verdict: Verdict) -> History:
     broke = (fault.harmful and not timed_out) or (fault.status or 0) >= 500
     return replace(
         history,
+        sent=history.sent + 1,
         failures=history.failures + counts,
         timeouts=history.timeouts + timed_out,
         breaks=history.breaks + (broke and counts),

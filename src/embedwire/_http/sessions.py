@@ -11,7 +11,9 @@ import socket
 import ssl
 import urllib.request
 import weakref
+from collections.abc import Callable
 from contextvars import ContextVar
+from functools import partial
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -59,7 +61,8 @@ class _Connector(aiohttp.TCPConnector):
             socket_factory=_socket,
             resolver=ThreadedResolver(loop=_Lookups()),  # type: ignore[arg-type]  # all that it uses of a loop
         )
-        self._used: weakref.WeakSet[Any] = weakref.WeakSet()
+        # Each with what looks whether something has come on it.
+        self._used: weakref.WeakKeyDictionary[Any, Any] = weakref.WeakKeyDictionary()
         self._met = False
 
     def lost(self) -> bool:
@@ -73,10 +76,10 @@ class _Connector(aiohttp.TCPConnector):
             if protocol not in self._used:
                 renewed.set(self.lost())
                 reused.set(False)
-                self._used.add(protocol)
+                self._used[protocol] = _watch(protocol)
                 self._met = True
                 return connection
-            if _quiet(protocol):
+            if _quiet(protocol, self._used[protocol]):
                 reused.set(True)
                 return connection
             connection.close()
@@ -88,18 +91,19 @@ def is_lost(client: aiohttp.ClientSession) -> bool:
     return isinstance(connector, _Connector) and connector.lost()
 
 
-def _quiet(protocol: Any) -> bool:
-    """Whether nothing came on a kept connection that nobody asked for, read or not yet read."""
-    if protocol.should_close or protocol.transport is None:
-        return False
+def _watch(protocol: Any) -> Callable[[], Any]:
+    """What tells whether something can be read from a connection's socket: its data, or its end."""
     number = protocol.transport.get_extra_info("socket").fileno()
-    if number < 0:
-        return False
     if not hasattr(select, "poll"):  # Windows
-        return not select.select([number], [], [], 0)[0]
+        return lambda: select.select([number], [], [], 0)[0]
     poll = select.poll()
     poll.register(number, select.POLLIN)
-    return not poll.poll(0)
+    return partial(poll.poll, 0)
+
+
+def _quiet(protocol: Any, something_came: Callable[[], Any]) -> bool:
+    """Whether nothing came on a kept connection that nobody asked for, read or not yet read."""
+    return not (protocol.should_close or protocol.transport is None or something_came())
 
 
 class _Lookups:

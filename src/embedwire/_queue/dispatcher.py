@@ -20,7 +20,6 @@ from embedwire._queue.records import Batch, Call, Future, Route
 from embedwire._servers.limiter import Sent
 from embedwire._servers.slots import Slots
 from embedwire._settings.options import Kind
-from embedwire._settings.settings import Form
 from embedwire.exceptions import Overloaded, UsageError
 
 BULK_EVERY = 4  # after so many batches of queries in a row, one of the bulk that waits goes first
@@ -37,7 +36,7 @@ class Dispatcher:
 
     def __init__(self, slots: Slots) -> None:
         self._slots = slots
-        self._lanes: OrderedDict[tuple[Visitor, Form], Lane] = OrderedDict()
+        self._lanes: OrderedDict[Route, Lane] = OrderedDict()
         self._calls = Calls(self._look)
         self._queries_in_a_row = 0
         self._alarm: asyncio.TimerHandle | None = None
@@ -56,7 +55,6 @@ class Dispatcher:
     def submit(
         self,
         route: Route,
-        form: Form,
         texts: list[str],
         kind: Kind,
         future: Future,
@@ -70,7 +68,6 @@ class Dispatcher:
 
         Args:
             route: Where the texts go.
-            form: What its requests look like.
             texts: At least one, prompts included.
             kind: Queries go first.
             future: Gets a float32 matrix of shape ``(len(texts), dimensions)`` or an exception.
@@ -89,9 +86,9 @@ class Dispatcher:
             )
         if not self._slots.in_flight:
             route.visitor.wake()
-        lane = self._lanes.get((route.visitor, form))
+        lane = self._lanes.get(route)
         if lane is None:
-            lane = self._lanes[route.visitor, form] = Lane(form, route)
+            lane = self._lanes[route] = Lane(route)
             route.slots.enlist(lane, lane.concurrency)
         call = Call(lane, texts, kind, future, deadline=deadline, offset=offset, normalize=normalize)
         self._calls.begin(call)
@@ -116,8 +113,8 @@ class Dispatcher:
         """Cancels what a visitor has under way, and waits until it has let go of its connections."""
         tasks = [
             batch.task
-            for (who, _), lane in self._lanes.items()
-            if who is visitor
+            for route, lane in self._lanes.items()
+            if route.visitor is visitor
             for batches in lane.under_way.values()
             for batch in batches
             if batch.task is not None
@@ -136,7 +133,7 @@ class Dispatcher:
 
     def _look(self) -> None:
         """Gives every free slot to whoever is next: a repeat that waits, or a new batch."""
-        while self._slots.free and self._start_next():
+        while self._lanes and self._slots.free and self._start_next():
             pass
 
     def _start_next(self) -> bool:
@@ -148,12 +145,12 @@ class Dispatcher:
         for lane in self._lanes.values():
             for kind in KINDS:
                 if not lane.calls[kind]:
-                    lane.sizing.tuner(lane.form, kind).idle()
+                    lane.sizes.tuners[kind].idle()
         return False
 
     def _form(self, kind: Kind, now: float) -> bool:
         """Starts the next batch of a kind; lanes take turns."""
-        for key, lane in list(self._lanes.items()):
+        for route, lane in list(self._lanes.items()):
             if not (lane.calls[kind] or lane.parts[kind]) or lane.full(kind):
                 continue
             moment = lane.closed_until(now)
@@ -162,7 +159,7 @@ class Dispatcher:
                 continue
             batch = lane.take(kind, now)
             if batch is not None:
-                self._lanes.move_to_end(key)
+                self._lanes.move_to_end(route)
                 self._start(batch, now)
                 return True
         return False
@@ -181,10 +178,11 @@ class Dispatcher:
         lane, loop = batch.lane, asyncio.get_running_loop()
         batch.began, batch.slot = now, self._slots.take()
         full = not batch.history.sent and bool(lane.calls[batch.kind])
-        batch.round = lane.sizing.tuner(lane.form, batch.kind).sent(now, full=full)
+        batch.round = lane.sizes.tuners[batch.kind].sent(now, full=full)
         lane.under_way[batch.kind].add(batch)
         job = Job(
             form=lane.form,
+            model=lane.route.model,
             kind=batch.kind,
             texts=batch.texts,
             waiting=self.queued - len(batch.items),
@@ -227,14 +225,15 @@ class Dispatcher:
                 self._calls.cancel(call)
         elif left:
             self._calls.fail(left, _broke(task.exception()))
-        if batch.slot is not None:
-            batch.slot.give_back()
         if not lane.busy:
-            self._lanes.pop((lane.route.visitor, lane.form), None)
+            self._lanes.pop(lane.route, None)
             lane.route.slots.dismiss(lane)
             for kind in KINDS:
-                lane.sizing.tuner(lane.form, kind).idle()
-        self._look()
+                lane.sizes.tuners[kind].idle()
+        if batch.slot is not None and batch.slot.held:
+            batch.slot.give_back()  # which looks
+        else:
+            self._look()
 
 
 def _broke(error: BaseException | None) -> Exception:

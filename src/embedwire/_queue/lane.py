@@ -6,11 +6,9 @@ from collections import OrderedDict, deque
 
 from embedwire._http.embed import LONGEST_SAMPLE
 from embedwire._queue.records import Batch, Call, Item, Route
-from embedwire._servers.known import sizing
-from embedwire._servers.sizes import Limits, Sizing, least
+from embedwire._servers.sizes import Limits, least
 from embedwire._servers.tuner import PER_TEXT
 from embedwire._settings.options import Kind
-from embedwire._settings.settings import Form
 
 KINDS: tuple[Kind, ...] = ("query", "document")
 QUERIES_UNDER_WAY = 4  # that a lane may have in any case, so that a query need not wait for others' pauses
@@ -27,10 +25,10 @@ class Lane:
         refused: Texts refused alone since then.
     """
 
-    def __init__(self, form: Form, route: Route) -> None:
-        self.form = form
+    def __init__(self, route: Route) -> None:
+        self.form = route.form
         self.route = route
-        self.sizing: Sizing = sizing(route.visitor.target, form.variant)
+        self.sizes = route.sizes
         self.items: dict[str, Item] = {}
         self.calls: dict[Kind, OrderedDict[Call, None]] = {kind: OrderedDict() for kind in KINDS}
         self.parts: dict[Kind, deque[Batch]] = {kind: deque() for kind in KINDS}
@@ -54,11 +52,11 @@ class Lane:
     @property
     def accepted(self) -> bool:
         """Whether the server ever embedded a text of this form."""
-        return self.route.visitor.model(self.form).seconds is not None
+        return self.route.model.seconds is not None
 
     def concurrency(self) -> int:
         """The most requests in flight that this lane's users want."""
-        return self.sizing.concurrency(self.form)
+        return self.sizes.concurrency()
 
     def full(self, kind: Kind) -> bool:
         """Whether so many batches are under way that no more should be formed: what pauses has left the wire."""
@@ -109,8 +107,8 @@ class Lane:
 
     def has_room(self, batch: Batch, text: int = LONGEST_SAMPLE) -> bool:
         """Whether one more text, of so many characters, would be within what the user and the server allow."""
-        limits, fixed = self.sizing.limits(self.form, batch.kind), self.form.batch
-        texts = least(self.sizing.texts_allowed, fixed.texts if fixed else None)
+        limits, fixed = self.sizes.limits(batch.kind), self.form.batch
+        texts = least(self.sizes.sizing.texts_allowed, fixed.texts if fixed else None)
         chars = limits.chars
         return (texts is None or len(batch.items) < texts) and (chars is None or batch.chars + text <= chars)
 
@@ -129,7 +127,7 @@ class Lane:
                 break
 
     def _limits(self, kind: Kind, now: float) -> Limits:
-        limits, rate = self.sizing.limits(self.form, kind), self.form.rate
+        limits, rate = self.sizes.limits(kind), self.form.rate
         if rate is None:
             return limits
         room = self.route.visitor.limiter(rate).room(now)

@@ -54,7 +54,7 @@ def refuse(batch: Batch, refused: Refused, calls: Calls) -> Steps:
     fault, history, lane = refused.fault, refused.history, batch.lane
     batch.history = history
     if fault.max_texts is not None and fault.max_texts < len(batch.items):
-        lane.sizing.texts.named(fault.max_texts)
+        lane.sizes.sizing.texts.named(fault.max_texts)
     if batch.whole is not None:
         batch.whole.parts = 0  # never all of them now: its size was not the only reason
     if refused.action is Action.SPLIT and len(batch.items) > 1:
@@ -74,7 +74,7 @@ def refuse(batch: Batch, refused: Refused, calls: Calls) -> Steps:
 
 def _divide(batch: Batch, fault: Fault) -> None:
     """Puts the parts of a batch back: by the cap that the server named, by caller, or in halves."""
-    sizing, tuner = batch.lane.sizing, batch.lane.sizing.tuner(batch.lane.form, batch.kind)
+    sizing, tuner = batch.lane.sizes.sizing, batch.lane.sizes.tuners[batch.kind]
     divided = parts(batch, fault, batch.history)
     whole = None
     if not fault.of_text and fault.position is None:
@@ -140,11 +140,11 @@ def _other_width(call: Call, width: int) -> Fault:
 
 def _note_size(batch: Batch) -> None:
     """A batch of this size went well; where all parts of a refused one did, it was refused for its size."""
-    sizing, texts, chars = batch.lane.sizing, len(batch.items), batch.chars
+    sizing, texts, chars = batch.lane.sizes.sizing, len(batch.items), batch.chars
     sizing.texts.taken(texts)
     sizing.chars.taken(chars)
     now = asyncio.get_running_loop().time()
-    sizing.tuner(batch.lane.form, batch.kind).done(batch.round, chars, texts, now - batch.began, now)
+    batch.lane.sizes.tuners[batch.kind].done(batch.round, chars, texts, now - batch.began, now)
     whole = batch.whole
     if whole is None or not whole.parts:
         return

@@ -14,8 +14,11 @@ import numpy as np
 from embedwire._http.embed import Visitor
 from embedwire._http.records import NEW, Fault, History, Matrix
 from embedwire._http.reply import normalized
+from embedwire._servers.facts import ModelFacts
+from embedwire._servers.sizes import FormSizes
 from embedwire._servers.slots import Slot, Slots
 from embedwire._settings.options import Kind
+from embedwire._settings.settings import Form
 from embedwire.exceptions import Completed
 
 if TYPE_CHECKING:
@@ -26,12 +29,15 @@ Future: TypeAlias = asyncio.Future[Matrix] | concurrent.futures.Future[Matrix]
 OPEN, DONE, FAILED = 0, 1, 2  # states of a row
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Route:
-    """One way for texts to go: a server's slots, and who sends."""
+    """The way of all texts of one form: a server's slots, who sends, what is known of the model, and sizes."""
 
+    form: Form
     slots: Slots
     visitor: Visitor
+    model: ModelFacts
+    sizes: FormSizes
 
 
 class Call:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 from embedwire._servers.facts import ServerFacts
 from embedwire._servers.slots import DEFAULT_CONCURRENCY
@@ -101,70 +103,80 @@ class Sizing:
     """
 
     def __init__(self, server: ServerFacts) -> None:
+        self.server = server
         self.texts = Cap()
         self.chars = Cap()
-        self._server = server
         self._tuners: dict[tuple[Kind, BatchLimits | None, int | None], Tuner] = {}
 
     @property
     def max_texts(self) -> int | None:
         """The most texts in one request: what the server told, or what it refused."""
-        return least(self._server.told.max_texts, self.texts.most)
+        return least(self.server.told.max_texts, self.texts.most)
 
     @property
     def texts_allowed(self) -> int | None:
         """The most texts that the next request may carry, whatever the user says."""
-        return least(self._server.told.max_texts, self.texts.limit)
+        return least(self.server.told.max_texts, self.texts.limit)
 
-    def tuner(self, form: Form, kind: Kind) -> Tuner:
+    def of(self, form: Form) -> FormSizes:
+        """The sizes for one form; forms that leave the same to be found find it together."""
+        return FormSizes(self, form)
+
+    def tuner(self, form: Form, kind: Kind, make: Callable[[], Tuner]) -> Tuner:
         """What finds the sizes that the user left at "auto"."""
         key = kind, form.batch, form.concurrency
-        found = self._tuners.get(key)
-        if found is None:
-            found = self._tuners.setdefault(
-                key,
-                Tuner(
-                    kind,
-                    auto_texts=form.batch is None,
-                    requests=lambda: self.concurrency(form),
-                    auto_requests=lambda: self._auto_requests(form),
-                    most_texts=lambda: self.texts_allowed,
-                ),
-            )
-        return found
+        return self._tuners.get(key) or self._tuners.setdefault(key, make())
 
-    def limits(self, form: Form, kind: Kind = "document") -> Limits:
+
+class FormSizes:
+    """The sizes that hold for one form now: the user's numbers, under what the server was seen to take."""
+
+    def __init__(self, sizing: Sizing, form: Form) -> None:
+        self.sizing = sizing
+        self._form = form
+        self.tuners: dict[Kind, Tuner] = {
+            kind: sizing.tuner(form, kind, partial(self._tuner, kind)) for kind in START
+        }
+
+    def limits(self, kind: Kind = "document") -> Limits:
         """The most that one request may carry now."""
-        most = self.texts_allowed
-        if form.batch is not None:
-            return Limits(
-                texts=least(form.batch.texts, most), chars=least(form.batch.chars, self.chars.limit)
-            )
-        tuner = self.tuner(form, kind)
+        batch, most = self._form.batch, self.sizing.texts_allowed
+        if batch is not None:
+            return Limits(texts=least(batch.texts, most), chars=least(batch.chars, self.sizing.chars.limit))
+        tuner = self.tuners[kind]
         return Limits(
             texts=least(tuner.sizes.texts, most),
-            chars=self.chars.limit,
+            chars=self.sizing.chars.limit,
             work=tuner.work,
             free=START[kind].texts,
         )
 
-    def concurrency(self, form: Form) -> int:
+    def concurrency(self) -> int:
         """The most requests that may be in flight now."""
-        if form.concurrency is not None:
-            return form.concurrency
-        slots, kind = self._server.told.slots, self._server.kind
+        if self._form.concurrency is not None:
+            return self._form.concurrency
+        slots, kind = self.sizing.server.told.slots, self.sizing.server.kind
         if slots is not None:
             spare = kind.spare_threads if kind is not None and kind.spare_threads is not None else slots
             return min(2 * slots, slots + spare)
-        if not self._auto_requests(form):
+        if not self._auto_requests():
             return UNKNOWN_CONCURRENCY
-        return self.tuner(form, "document").sizes.requests or DEFAULT_CONCURRENCY
+        return self.tuners["document"].sizes.requests or DEFAULT_CONCURRENCY
 
-    def _auto_requests(self, form: Form) -> bool:
+    def _auto_requests(self) -> bool:
         """Whether the number of requests in flight is to be found by trying: nobody said it."""
-        server = self._server
+        server = self.sizing.server
         known = server.kind is not None and server.kind.spare_threads is None
-        return form.concurrency is None and server.told.slots is None and known
+        return self._form.concurrency is None and server.told.slots is None and known
+
+    def _tuner(self, kind: Kind) -> Tuner:
+        return Tuner(
+            kind,
+            auto_texts=self._form.batch is None,
+            requests=self.concurrency,
+            auto_requests=self._auto_requests,
+            most_texts=lambda: self.sizing.texts_allowed,
+        )
 
 
 def max_reply(form: Form, texts: int) -> int:
