@@ -326,7 +326,6 @@ class TestCopies:
             prompts=Prompts(query="q: ", document="d: "),
             encoding="base64",
             max_queued=1000,
-            on_full="raise",
             rate_limit=RateLimit(requests=1000, chars=100_000),
             max_reply_bytes=10_000_000,
         )
@@ -405,7 +404,6 @@ class TestArguments:
             ("proxy", "proxy:3128"),
             ("trust_env", "yes"),
             ("max_queued", 0),
-            ("on_full", "drop"),
             ("rate_limit", 0),
             ("max_reply_bytes", None),
             ("batchsize", 5),

@@ -252,7 +252,6 @@ class TestCaches:
             {"encoding": "base64"},
             {"headers": {"X": "y"}},
             {"max_queued": 77},
-            {"on_full": "raise"},
             {"rate_limit": 600},
             {"max_reply_bytes": 10_000_000},
             {"embed_batch_size": 100},

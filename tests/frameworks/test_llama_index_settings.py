@@ -53,7 +53,6 @@ class TestCopies:
             encoding="base64",
             headers={"X-Team": KEY},
             max_queued=1000,
-            on_full="raise",
             rate_limit=RateLimit(requests=1000, chars=100_000),
             max_reply_bytes=10_000_000,
         )
@@ -142,7 +141,6 @@ class TestArguments:
             ("encoding", "hex"),
             ("headers", ["X"]),
             ("proxy", "proxy:3128"),
-            ("on_full", "drop"),
             ("rate_limit", 0),
             ("max_reply_bytes", None),
             ("batchsize", 5),

@@ -162,68 +162,71 @@ class TestLimits:
         """A number for texts or characters holds for both kinds, and nothing else limits a request."""
         found = sizing()
         for kind in START:
-            assert found.limits(form(batch_size=7), kind) == Limits(texts=7)
-            both = found.limits(form(batch_size=BatchLimits(texts=7, chars=900)), kind)
+            assert found.of(form(batch_size=7)).limits(kind) == Limits(texts=7)
+            both = found.of(form(batch_size=BatchLimits(texts=7, chars=900))).limits(kind)
             assert both == Limits(texts=7, chars=900)
-            free = found.limits(form(batch_size=BatchLimits(texts=None)), kind)
+            free = found.of(form(batch_size=BatchLimits(texts=None))).limits(kind)
             assert free == Limits()
 
     def test_what_the_server_takes_is_less(self) -> None:
         """Where the server takes less than the user's number, less is sent; where it takes more, that number."""
         for batch, most, texts in ((7, 5, 5), (7, 9, 7), ("auto", 3, 3), ("auto", 9, 5)):
-            assert sizing(max_texts=most).limits(form(batch_size=batch)).texts == texts
+            assert sizing(max_texts=most).of(form(batch_size=batch)).limits().texts == texts
             found = sizing()
             found.texts.named(most)
-            assert found.limits(form(batch_size=batch)).texts == texts
+            assert found.of(form(batch_size=batch)).limits().texts == texts
         found = sizing(max_texts=32)
         found.texts.named(20)
         assert found.max_texts == 20
         found.chars.named(500)
         for size in ("auto", BatchLimits(chars=900), BatchLimits()):
-            assert found.limits(form(batch_size=size)).chars == 500
-        assert found.limits(form(batch_size=BatchLimits(chars=100))).chars == 100
+            assert found.of(form(batch_size=size)).limits().chars == 500
+        assert found.of(form(batch_size=BatchLimits(chars=100))).limits().chars == 100
 
     def test_auto_starts_small_for_documents_and_not_for_queries(self) -> None:
         """Untold, five documents or 32 queries share a request, whatever their length."""
         found = sizing()
-        assert found.limits(form()) == Limits(texts=5, work=0.0, free=5)
-        assert found.limits(form(), "query") == Limits(texts=32, work=0.0, free=32)
+        assert found.of(form()).limits() == Limits(texts=5, work=0.0, free=5)
+        assert found.of(form()).limits("query") == Limits(texts=32, work=0.0, free=32)
 
     def test_auto_follows_what_was_found(self) -> None:
         """The sizes that the tuner found, and the work that takes half a second, are the limits."""
         found = sizing()
-        tuner = found.tuner(form(), "document")
+        tuner = found.of(form()).tuners["document"]
         tuner.sizes, tuner.work = Sizes(texts=64), 12_000.0
-        assert found.limits(form()) == Limits(texts=64, work=12_000.0, free=5)
-        assert found.limits(form(), "query").texts == 32
-        assert found.limits(form(batch_size=7)) == Limits(texts=7)
+        assert found.of(form()).limits() == Limits(texts=64, work=12_000.0, free=5)
+        assert found.of(form()).limits("query").texts == 32
+        assert found.of(form(batch_size=7)).limits() == Limits(texts=7)
 
     def test_a_cap_found_by_trying_holds_for_queries_too(self) -> None:
         """Queries that wait together are no more than what was seen to go well."""
         found = sizing()
         found.texts.inferred(16)
-        assert found.limits(form(), "query").texts == 32
+        assert found.of(form()).limits("query").texts == 32
         found.texts.inferred(16)
-        assert found.limits(form(), "query").texts == 16
-        found.tuner(form(), "query").sizes = Sizes(texts=128)
-        assert found.limits(form(), "query").texts == 16
+        assert found.of(form()).limits("query").texts == 16
+        found.of(form()).tuners["query"].sizes = Sizes(texts=128)
+        assert found.of(form()).limits("query").texts == 16
         found.texts.named(100)
-        assert found.limits(form(), "query").texts == 100
+        assert found.of(form()).limits("query").texts == 100
 
     def test_a_larger_size_is_tried_after_a_rest(self) -> None:
         """Where the cap grows again, the next request may have more."""
         found = sizing()
         found.texts.named(8)
         rested(found.texts, REST)
-        assert found.limits(form(batch_size=12)).texts == 12
+        assert found.of(form(batch_size=12)).limits().texts == 12
         assert found.max_texts == 8
 
     def test_there_is_one_tuner_for_each_choice(self) -> None:
         """Equal forms share what was found; another kind, or another number of the user's, is looked for apart."""
         found = sizing()
-        assert found.tuner(form(), "document") is found.tuner(form(timeout=5), "document")
+        assert found.of(form()).tuners["document"] is found.of(form(timeout=5)).tuners["document"]
         others = [(form(), "query"), (form(concurrency=3), "document"), (form(batch_size=3), "document")]
-        tuners = {id(found.tuner(form(), "document")), *(id(found.tuner(one, kind)) for one, kind in others)}  # type: ignore[arg-type]
+        tuners = {
+            id(found.of(form()).tuners["document"]),
+            *(id(found.tuner(one, kind)) for one, kind in others),
+        }  # type: ignore[arg-type]
         assert len(tuners) == 4
 
 
@@ -234,7 +237,7 @@ class TestConcurrency:
     @pytest.mark.parametrize("slots", [None, 1, 64])
     def test_a_users_number_is_obeyed(self, kind: str | None, slots: int | None) -> None:
         """A number of the user's holds, whatever the server says."""
-        assert sizing(kind, slots=slots).concurrency(form(concurrency=3)) == 3
+        assert sizing(kind, slots=slots).of(form(concurrency=3)).concurrency() == 3
 
     @pytest.mark.parametrize(
         ("kind", "slots", "most"),
@@ -253,14 +256,14 @@ class TestConcurrency:
     )
     def test_auto(self, kind: str | None, slots: int | None, most: int) -> None:
         """Four until it is known what is there; twice the slots, but no more than its threads; else eight at first."""
-        assert sizing(kind, slots=slots).concurrency(form()) == most
+        assert sizing(kind, slots=slots).of(form()).concurrency() == most
 
     def test_auto_follows_what_was_found(self) -> None:
         """A number that was found by trying holds where nobody said one, and for queries too."""
         for kind, slots, most in (("vllm", None, 32), ("llama.cpp", None, 4), ("llama.cpp", 2, 4)):
             found = sizing(kind, slots=slots)
-            found.tuner(form(), "document").sizes = Sizes(texts=5, requests=32)
-            assert found.concurrency(form()) == most
+            found.of(form()).tuners["document"].sizes = Sizes(texts=5, requests=32)
+            assert found.of(form()).concurrency() == most
 
 
 class TestSmallThings:

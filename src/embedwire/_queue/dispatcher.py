@@ -143,9 +143,7 @@ class Dispatcher:
                 self._queries_in_a_row = self._queries_in_a_row + 1 if kind == "query" else 0
                 return True
         for lane in self._lanes.values():
-            for kind in KINDS:
-                if not lane.calls[kind]:
-                    lane.sizes.tuners[kind].idle()
+            lane.rest()
         return False
 
     def _form(self, kind: Kind, now: float) -> bool:
@@ -228,8 +226,7 @@ class Dispatcher:
         if not lane.busy:
             self._lanes.pop(lane.route, None)
             lane.route.slots.dismiss(lane)
-            for kind in KINDS:
-                lane.sizes.tuners[kind].idle()
+            lane.rest()
         if batch.slot is not None and batch.slot.held:
             batch.slot.give_back()  # which looks
         else:

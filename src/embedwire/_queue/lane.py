@@ -68,6 +68,12 @@ class Lane:
         rate = self.form.rate
         return now if rate is None else max(now, self.route.visitor.limiter(rate).next_moment(now))
 
+    def rest(self) -> None:
+        """There is a slot and nothing for it, so that no size can be measured now."""
+        for kind in KINDS:
+            if not self.calls[kind]:
+                self.sizes.tuners[kind].idle()
+
     def enter(self, call: Call, most: int) -> None:
         """Puts a call's next texts into the queue."""
         known, start = self.items, len(call.items)
