@@ -50,11 +50,6 @@ UPWARDS = {("_queue/records.py", "_queue/lane.py"): "a call and a batch know the
 NETWORK = {"_http/sessions.py", "_http/transport.py"}
 # What is larger than it should be, and why.
 LARGE = {
-    "_http/exchange.py": "two lines; the loop that repeats, whole",
-    "_http/exchange.py::Exchange": "the loop that repeats, and each thing that it does between two sendings",
-    "_http/exchange.py::Exchange._before_repeat": "each way in which a repeat is refused, in the order that counts",
-    "_http/embed.py::_Attempt.read": "each thing that a reply may show, in a line",
-    "_queue/outcomes.py::refuse": "each way in which a batch is divided or fails, in the order that counts",
     "_settings/address.py::_split": "each thing that may be wrong with a URL",
     "testing/_connection.py::Connection._encode": "each way in which an answer may be broken",
     "testing/_server.py::EmbeddingServer.__init__": "the one list of all that a server may be told",

@@ -178,28 +178,40 @@ class TestSlot:
         assert not slots.resume("query")
 
     @simulated
-    async def test_what_nobody_waits_for_lingers(self) -> None:
-        """A request that the server still works on counts for as long as was said, though its slot is given back."""
+    @pytest.mark.parametrize(
+        ("elapsed", "usual", "lasts"), [(3, 10, 7), (7, None, 7), (7, 5, 7), (90, 5, 60)]
+    )
+    async def test_what_was_given_up_lingers(self, elapsed: float, usual: float | None, lasts: float) -> None:
+        """A request given up counts until such requests end, or for as long again, and for a minute at most."""
         slots, freed = of(1), list[float]()
         slot, since = slots.take(), now()
         slots.on_free.append(lambda: freed.append(now() - since))
-        slot.linger(7)
+        slot.give_up(elapsed, usual)
         slot.give_back()
         assert slots.in_flight == 1
-        await asyncio.sleep(6.9)
+        await asyncio.sleep(lasts - 0.1)
         assert slots.in_flight == 1
         await asyncio.sleep(0.2)
         assert slots.in_flight == 0
-        assert freed == pytest.approx([7])
+        assert freed == pytest.approx([lasts])
 
-    async def test_no_time_to_linger_is_none(self) -> None:
-        """Where nothing is left to do, the slot stays held until it is given back."""
+    @simulated
+    @pytest.mark.parametrize(("elapsed", "usual", "allowed"), [(3, 10, None), (7, 5, 2), (7, None, 2)])
+    async def test_what_was_given_up_late_is_trouble(
+        self, elapsed: float, usual: float | None, allowed: int | None
+    ) -> None:
+        """Giving up before the usual time says nothing; after it, the server has too much to do."""
+        slots = of(3)
+        slot = [slots.take() for _ in range(3)][0]
+        slot.give_up(elapsed, usual)
+        assert slots.window.allowed == allowed
+
+    async def test_what_was_given_back_does_not_linger(self) -> None:
+        """Who has no slot gives none up."""
         slots = of(1)
         slot = slots.take()
-        slot.linger(0)
-        assert (slot.held, slots.in_flight) == (True, 1)
         slot.give_back()
-        slot.linger(5)
+        slot.give_up(5, None)
         assert slots.in_flight == 0
 
 

@@ -239,26 +239,15 @@ class _Attempt:
         return encode(texts, model=self._name, encoding=self._encoding, dimensions=self._job.form.dimensions)
 
     def read(self, reply: Reply) -> Decoded:
-        """The vectors of a success, and what it shows."""
-        facts, form, count = self.facts, self._job.form, len(self._job.texts)
-        try:
-            decoded = decode(reply.body, count + (self._sample is not None), width=facts.width)
-        except ContractBroken as broken:
-            if broken.position == count:  # the text that went along
-                raise ContractBroken(str(broken)) from None
-            if broken.other_width and self._sample is None:
-                facts.width = facts.sample = None  # these calls fail; later ones may use the new model
-            raise
+        """The vectors of a success; what it shows is noted."""
+        facts, form = self.facts, self._job.form
+        decoded = self._decoded(reply)
         if decoded.base64 and not facts.base64_read:
             if not plausible(decoded.matrix):
                 raise ContractBroken("base64 that holds no vectors of 32-bit floats")
             facts.base64_read = True
         if self._sample is not None:
-            if decoded.base64 and not near(decoded.matrix[count], self._sample[1]):
-                raise ContractBroken("other vectors in base64 than in decimal")
-            decoded = replace(decoded, matrix=decoded.matrix[:count])
-            facts.base64 = decoded.base64
-            self.end_trial()
+            decoded = self._believed(decoded, self._sample[1])
         if form.dimensions is not None and decoded.matrix.shape[1] < form.dimensions:
             fit(decoded.matrix, form.dimensions)  # raises
         facts.width = decoded.matrix.shape[1]
@@ -268,6 +257,26 @@ class _Attempt:
                 facts.sample = text, decoded.matrix[0].copy()
         self._server.met(reply.headers)
         return decoded
+
+    def _decoded(self, reply: Reply) -> Decoded:
+        facts, count = self.facts, len(self._job.texts)
+        try:
+            return decode(reply.body, count + (self._sample is not None), width=facts.width)
+        except ContractBroken as broken:
+            if broken.position == count:  # the text that went along
+                raise ContractBroken(str(broken)) from None
+            if broken.other_width and self._sample is None:
+                facts.width = facts.sample = None  # these calls fail; later ones may use the new model
+            raise
+
+    def _believed(self, decoded: Decoded, known: Matrix) -> Decoded:
+        """The vectors without that of the text that went along, where it came back the same."""
+        count = len(self._job.texts)
+        if decoded.base64 and not near(decoded.matrix[count], known):
+            raise ContractBroken("other vectors in base64 than in decimal")
+        self.facts.base64 = decoded.base64
+        self.end_trial()
+        return replace(decoded, matrix=decoded.matrix[:count])
 
     def outdated(self, fault: Fault) -> bool:
         """Whether what went wrong may be due to the encoding; then it is not asked for again."""

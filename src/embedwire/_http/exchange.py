@@ -33,7 +33,6 @@ T = TypeVar("T")
 
 CROWD = 2  # requests on the wire; where one of more than these is reset, there may be too many
 LARGE_TEXTS = 100_000  # characters that are screened on the loop; more are in a thread
-LINGER_MOST = 60.0  # seconds that a request which nobody waits for any more counts as in flight
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)  # no repr: it would show texts
@@ -170,7 +169,9 @@ class Exchange:
                 request.method, request.url, body, form.timeouts, max_reply(form, len(request.texts))
             )
         except asyncio.CancelledError:
-            self._left_behind(slot, now() - begun, usual)
+            kind = self._server.kind
+            if slot is not None and not (kind is not None and kind.drops_work):
+                slot.give_up(now() - begun, usual)
             raise
         if isinstance(outcome, Reply):
             self._server.alive = True
@@ -203,21 +204,6 @@ class Exchange:
             bisecting=history.bisecting,
             suspicious=request.suspicious(),
         )
-
-    def _left_behind(self, slot: Slot | None, elapsed: float, usual: float | None) -> None:
-        """Nobody waits for a request on the wire any more; the server may go on with it all the same.
-
-        It counts as in flight for as long as such requests take. Where it took longer already, it counts for as long
-        again, and the server has too much to do.
-        """
-        kind = self._server.kind
-        if slot is None or (kind is not None and kind.drops_work):
-            return
-        if usual is None or elapsed >= usual:
-            slot.overloaded()
-            slot.linger(min(LINGER_MOST, elapsed))
-        else:
-            slot.linger(usual - elapsed)
 
     async def _repeat(
         self, answer: Verdict, history: History, request: Request[T], model: ModelFacts, paid: int

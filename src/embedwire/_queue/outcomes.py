@@ -51,25 +51,36 @@ def deliver(batch: Batch, vectors: Vectors, calls: Calls) -> Steps:
 
 def refuse(batch: Batch, refused: Refused, calls: Calls) -> Steps:
     """Divides a batch that got no vectors, or fails whose it is."""
-    fault, history, lane = refused.fault, refused.history, batch.lane
-    batch.history = history
+    fault, lane = refused.fault, batch.lane
+    batch.history = refused.history
     if fault.max_texts is not None and fault.max_texts < len(batch.items):
         lane.sizes.sizing.texts.named(fault.max_texts)
     if batch.whole is not None:
         batch.whole.parts = 0  # never all of them now: its size was not the only reason
-    if refused.action is Action.SPLIT and len(batch.items) > 1:
+    if refused.action is not Action.SPLIT:
+        yield from _fail_or_part(batch, fault, calls)
+    elif len(batch.items) > 1:
         _divide(batch, fault)
-    elif refused.action is Action.SPLIT and not _refuses_everything(lane, fault):
-        yield from _fail_text(batch.items[0], batch, fault, calls)
-    elif fault.error is BadReply and len(groups := by_caller(wanted(batch))) > 1:
-        _put_back(batch, groups, None, bisecting=False)  # so that it fails only whose texts are at fault
+    elif _refuses_everything(lane, fault):
+        yield from _fail_all(batch, _of_server(fault), calls)
     else:
-        if refused.action is Action.SPLIT:
-            fault = _of_server(fault)
-        for number, (call, row) in enumerate(batch.callers().items(), 1):
-            calls.fail_at(call, row, fault, history.sent)
-            if not number % CROWD:
-                yield
+        yield from _fail_text(batch.items[0], batch, fault, calls)
+
+
+def _fail_or_part(batch: Batch, fault: Fault, calls: Calls) -> Steps:
+    """Fails the callers; a bad reply to several is asked for again first, so that it fails only whose texts did it."""
+    groups = by_caller(wanted(batch)) if fault.error is BadReply else []
+    if len(groups) > 1:
+        _put_back(batch, groups, None, bisecting=False)
+    else:
+        yield from _fail_all(batch, fault, calls)
+
+
+def _fail_all(batch: Batch, fault: Fault, calls: Calls) -> Steps:
+    for number, (call, row) in enumerate(batch.callers().items(), 1):
+        calls.fail_at(call, row, fault, batch.history.sent)
+        if not number % CROWD:
+            yield
 
 
 def _divide(batch: Batch, fault: Fault) -> None:

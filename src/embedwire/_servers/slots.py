@@ -11,6 +11,7 @@ from embedwire._servers.pace import Window
 from embedwire._settings.options import Kind
 
 DEFAULT_CONCURRENCY = 8
+LINGER_MOST = 60.0  # seconds that a request which nobody waits for any more counts as in flight
 
 
 class Slots:
@@ -132,8 +133,20 @@ class Slot:
         """The server has too much to do."""
         self._slots.window.overload(self._age, self._slots.in_flight)
 
-    def linger(self, seconds: float) -> None:
-        """Nobody waits for the request any more, but the server works on it for so long, as far as is known."""
+    def give_up(self, elapsed: float, usual: float | None) -> None:
+        """Nobody waits for the request on the wire any more; the server may go on with it all the same.
+
+        It counts as in flight for as long as such requests take. Where it took longer already, it counts for as long
+        again, and the server has too much to do.
+
+        Args:
+            elapsed: Seconds since it was sent.
+            usual: Seconds that such requests take; None where that is not known.
+        """
+        late = usual is None or elapsed >= usual
+        if late:
+            self.overloaded()
+        seconds = min(LINGER_MOST, elapsed if usual is None or late else usual - elapsed)
         if self.held and seconds > 0:
             self.held = False
             asyncio.get_running_loop().call_later(seconds, self._slots.leave)
