@@ -202,7 +202,7 @@ class TestSlot:
     ) -> None:
         """Giving up before the usual time says nothing; after it, the server has too much to do."""
         slots = of(3)
-        slot = [slots.take() for _ in range(3)][0]
+        slot, *_ = [slots.take() for _ in range(3)]
         slot.give_up(elapsed, usual)
         assert slots.window.allowed == allowed
 

@@ -169,23 +169,19 @@ class Exchange:
                 request.method, request.url, body, form.timeouts, max_reply(form, len(request.texts))
             )
         except asyncio.CancelledError:
-            kind = self._server.kind
-            if slot is not None and not (kind is not None and kind.drops_work):
+            if slot is not None and not self._server.drops_work:
                 slot.give_up(now() - begun, usual)
             raise
         if isinstance(outcome, Reply):
             self._server.alive = True
             if outcome.renewed:
                 self._server.forget()
-            if 200 <= outcome.status < 300:
-                try:
-                    result = request.read(outcome)
-                except ContractBroken as broken:
-                    outcome = Unusable(what=str(broken), position=broken.position, cut=broken.cut)
-                else:
-                    if slot is not None:
-                        slot.succeeded()
-                    return Done(result=result, seconds=now() - begun, sent=history.sent + 1)
+            answer = _read(request, outcome)
+            if not isinstance(answer, (Reply, Unusable)):
+                if slot is not None:
+                    slot.succeeded()
+                return Done(result=answer, seconds=now() - begun, sent=history.sent + 1)
+            outcome = answer
         mark = _fingerprint(outcome)
         verdict = judge(outcome, self._context(request, history, resent, mark))
         if verdict.overload and slot is not None:
@@ -277,6 +273,16 @@ class Exchange:
         # A number in words that repeat a text may be the text's.
         cap = None if words == WITHHELD else fault.max_texts
         return Refused(action, replace(fault, words=words, max_texts=cap), history)
+
+
+def _read(request: Request[T], reply: Reply) -> T | Reply | Unusable:
+    """What a success holds, or what is wrong with it; any other reply as it is."""
+    if not 200 <= reply.status < 300:
+        return reply
+    try:
+        return request.read(reply)
+    except ContractBroken as broken:
+        return Unusable(what=str(broken), position=broken.position, cut=broken.cut)
 
 
 def _fingerprint(outcome: Reply | Broken | Unusable) -> int | None:

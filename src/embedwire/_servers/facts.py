@@ -33,6 +33,11 @@ class ServerFacts:
     unanswered: int = 0
     alive: bool = False
 
+    @property
+    def drops_work(self) -> bool:
+        """Whether it is known to stop computing when its client leaves."""
+        return self.kind is not None and self.kind.drops_work
+
     def met(self, headers: Mapping[str, str]) -> None:
         """It answered an embedding request well, with these headers."""
         kind = recognised(headers)
