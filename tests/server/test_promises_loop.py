@@ -71,7 +71,7 @@ class Steps:
             steps.longest = max(steps.longest, count)
             steps.total += count
 
-        asyncio.Handle._run = counted  # type: ignore[method-assign]
+        asyncio.Handle._run = counted  # type: ignore[method-assign, assignment]
         return self
 
     def __exit__(
