@@ -130,6 +130,42 @@ class TestCrowds:
                 await first
             assert right([await client.embed_query("last")], ["last"])
 
+    @pytest.mark.parametrize("waits", ["for a slot", "for a reply"])
+    async def test_that_are_cancelled_cost_what_each_costs(self, waits: str, server: EmbeddingServer) -> None:
+        """The work of a cancellation does not grow with the number of others who want the same text."""
+        async with own(server, concurrency=1) as client:
+            await client.embed_query("warm")
+            costs = []
+            for crowd in (100, 800):
+                with server.hold():
+                    first = asyncio.ensure_future(client.embed_query(f"first {crowd}"))
+                    if waits == "for a slot":
+                        await server.wait_for(lambda: server.in_flight == 1)
+                    text = f"first {crowd}" if waits == "for a reply" else f"text {crowd}"
+                    calls = [asyncio.ensure_future(client.embed_query(text)) for _ in range(crowd)]
+                    await server.wait_for(lambda: server.in_flight == 1)
+                    await asyncio.sleep(0)
+                    for call in calls:
+                        call.cancel()
+                    done = 0
+
+                    def count(frame: FrameType, event: str, argument: object) -> Any:
+                        nonlocal done
+                        frame.f_trace_opcodes = True
+                        done += event == "opcode"
+                        return count if "/embedwire/_" in frame.f_code.co_filename else None
+
+                    sys.settrace(count)
+                    try:
+                        await asyncio.wait(calls)
+                        await asyncio.sleep(0)
+                        await asyncio.sleep(0)
+                    finally:
+                        sys.settrace(None)
+                    costs.append(done / crowd)
+                await first
+        assert costs[1] < 1.5 * costs[0]
+
     @pytest.mark.parametrize(
         "answer",
         [
