@@ -12,7 +12,7 @@ from embedwire._http.exchange import Exchange, Request
 from embedwire._http.failures import Verdict
 from embedwire._http.ready import Ready
 from embedwire._http.records import Fault, Job, Matrix, Refused, Vectors
-from embedwire._http.reply import ContractBroken, Decoded, decode, fit, near, plausible
+from embedwire._http.reply import ContractBroken, Decoded, decode, fit, near
 from embedwire._http.transport import Transport
 from embedwire._http.wire import Broken, Reply, encode
 from embedwire._servers.facts import ModelFacts, ServerFacts
@@ -242,10 +242,6 @@ class _Attempt:
         """The vectors of a success; what it shows is noted."""
         facts, form = self.facts, self._job.form
         decoded = self._decoded(reply)
-        if decoded.base64 and not facts.base64_read:
-            if not plausible(decoded.matrix):
-                raise ContractBroken("base64 that holds no vectors of 32-bit floats")
-            facts.base64_read = True
         if self._sample is not None:
             decoded = self._believed(decoded, self._sample[1])
         if form.dimensions is not None and decoded.matrix.shape[1] < form.dimensions:

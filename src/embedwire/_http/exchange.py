@@ -234,7 +234,7 @@ class Exchange:
         now, cap = asyncio.get_running_loop().time, request.form.retry.retry_after_cap
         await asyncio.sleep(pause)
         while 0 < (left := model.paused_until - now()) <= cap:  # noqa: ASYNC110 - the moment may move
-            await asyncio.sleep(left)
+            await asyncio.sleep(max(left, 0.001))
         await self.until_moment(request.form, self.reserve(request.form, request.texts), request.slot)
         if request.slot is not None:
             await request.slot.take_again(request.kind)

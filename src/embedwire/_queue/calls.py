@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable
 
 from embedwire._http.messages import to_error
 from embedwire._http.records import Fault, Matrix
+from embedwire._queue.lane import Lane
 from embedwire._queue.records import Call, Future, Item
 from embedwire._settings.options import Kind
 from embedwire.exceptions import DeadlineExceeded, RequestError, UsageError
@@ -25,10 +26,12 @@ class Calls:
 
     Args:
         look: Called when texts entered the queue or left it later than their call.
+        leave: Called with the lane of a call that is over.
     """
 
-    def __init__(self, look: Callable[[], None]) -> None:
+    def __init__(self, look: Callable[[], None], leave: Callable[[Lane], None]) -> None:
         self._look = look
+        self._leave = leave
         self._open: set[Call] = set()
         self.texts: dict[Kind, int] = {"query": 0, "document": 0}
 
@@ -134,6 +137,7 @@ class Calls:
         self.texts[call.kind] -= call.left
         if call.left or len(call.items) > SLICE:
             self._give_up(call)
+        self._leave(call.lane)
 
     def _give_up(self, call: Call) -> None:
         """A call that is over wants none of its texts any more; a slice at a time, as freeing them takes time too."""

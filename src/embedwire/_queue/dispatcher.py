@@ -37,7 +37,7 @@ class Dispatcher:
     def __init__(self, slots: Slots) -> None:
         self._slots = slots
         self._lanes: OrderedDict[Route, Lane] = OrderedDict()
-        self._calls = Calls(self._look)
+        self._calls = Calls(self._look, self._leave)
         self._queries_in_a_row = 0
         self._alarm: asyncio.TimerHandle | None = None
         slots.on_free.append(self._look)
@@ -131,6 +131,13 @@ class Dispatcher:
         if self._look in self._slots.on_free:
             self._slots.on_free.remove(self._look)
 
+    def _leave(self, lane: Lane) -> None:
+        """A lane that has no work is forgotten, and its users' wishes with it."""
+        if not lane.busy and self._lanes.get(lane.route) is lane:
+            del self._lanes[lane.route]
+            lane.route.slots.dismiss(lane)
+            lane.rest()
+
     def _look(self) -> None:
         """Gives every free slot to whoever is next: a repeat that waits, or a new batch."""
         while self._lanes and self._slots.free and self._start_next():
@@ -223,10 +230,7 @@ class Dispatcher:
                 self._calls.cancel(call)
         elif left:
             self._calls.fail(left, _broke(task.exception()))
-        if not lane.busy:
-            self._lanes.pop(lane.route, None)
-            lane.route.slots.dismiss(lane)
-            lane.rest()
+        self._leave(lane)
         if batch.slot is not None and batch.slot.held:
             batch.slot.give_back()  # which looks
         else:

@@ -26,22 +26,25 @@ Steps = Iterator[None]  # of something that is done a crowd at a time
 def deliver(batch: Batch, vectors: Vectors, calls: Calls) -> Steps:
     """Puts the vectors of a batch into the rows of the calls that want them."""
     lane, matrix = batch.lane, vectors.matrix
-    width = matrix.shape[1]
-    for call in batch.callers():
-        if not call.make_room(width):
-            calls.fail_at(call, call.next_open(), _other_width(call, width), vectors.sent)
     lane.successes += 1
     lane.refused = 0
     _note_size(batch)
+    owners = [item.owners for item in batch.items]
+    for item in batch.items:
+        lane.forget(item)
     everything = list(range(len(matrix)))
     places: dict[Call, tuple[list[int], list[int]]] = {}  # rows of the call, rows of the matrix
-    for position, item in enumerate(batch.items):
-        for call, row in item.rows():
+    for position, pairs in enumerate(owners):
+        for call, row in pairs:
             rows, positions = places.setdefault(call, ([], []))
             rows.append(row)
             positions.append(position)
-        lane.forget(item)
+        if len(pairs) > CROWD:
+            yield
     for number, (call, (rows, positions)) in enumerate(places.items(), 1):
+        if call.open and not call.make_room(matrix.shape[1]):
+            fault = _other_width(call, matrix.shape[1])
+            calls.fail_at(call, call.next_open(), fault, vectors.sent)
         if call.open:
             call.put(rows, matrix if positions == everything else matrix[positions])
             calls.done(call, len(rows))

@@ -63,7 +63,6 @@ class ModelFacts:
         width: Numbers per vector.
         sample: A text and its vector, which came in decimal.
         base64: Whether base64 was seen to carry vectors like those in decimal.
-        base64_read: Whether numbers that came in base64 were looked at.
         repeats: What repeats are left.
         paused_until: When, in loop time, the server wants the next repeat.
         seconds: How long a request takes, on the average of late.
@@ -74,7 +73,6 @@ class ModelFacts:
     width: int | None = None
     sample: tuple[str, Any] | None = field(default=None, repr=False)
     base64: bool | None = None
-    base64_read: bool = False
     repeats: Budget = field(default_factory=Budget)
     paused_until: float = 0.0
     seconds: float | None = None
