@@ -78,12 +78,7 @@ def decode(body: bytes, count: int, *, width: int | None = None) -> Decoded:
             "what was stored before must be embedded again",
             other_width=True,
         )
-    peaks = np.abs(matrix).max(axis=1)  # NaN where there is one
-    if base64 and not plausible(peaks):
-        raise ContractBroken("base64 that holds no vectors of 32-bit floats")
-    finite = np.isfinite(peaks)
-    if not finite.all():
-        raise ContractBroken("a vector with NaN, infinity or null in it", position=int(np.argmin(finite)))
+    _check_numbers(matrix, base64=base64)
     usage, model = reply.get("usage"), reply.get("model")
     tokens = usage.get("prompt_tokens") if isinstance(usage, dict) else None
     return Decoded(
@@ -253,6 +248,15 @@ def _refuse_booleans(rows: list[Any]) -> None:
     for position, row in enumerate(rows):
         if isinstance(row, list) and any(isinstance(number, bool) for number in row):
             raise ContractBroken("a bool among the numbers of a vector", position=position)
+
+
+def _check_numbers(matrix: Matrix, *, base64: bool) -> None:
+    peaks = np.abs(matrix).max(axis=1)  # NaN where there is one
+    if base64 and not plausible(peaks):
+        raise ContractBroken("base64 that holds no vectors of 32-bit floats")
+    finite = np.isfinite(peaks)
+    if not finite.all():
+        raise ContractBroken("a vector with NaN, infinity or null in it", position=int(np.argmin(finite)))
 
 
 def plausible(peaks: NDArray[np.float32]) -> bool:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from functools import partial
 
 from embedwire._http.embed import Visitor
@@ -39,7 +39,7 @@ class Dispatcher:
         self._lanes: OrderedDict[Route, Lane] = OrderedDict()
         self._calls = Calls(self._look, self._leave)
         self._queries_in_a_row = 0
-        self._alarm: asyncio.TimerHandle | None = None
+        self._alarm = _Alarm(self._look)
         slots.on_free.append(self._look)
 
     @property
@@ -126,8 +126,7 @@ class Dispatcher:
     def close_now(self) -> None:
         """Looks no more, and tells nobody: the last visitor is gone, or the process ends."""
         self._calls.close_now()
-        if self._alarm is not None:
-            self._alarm.cancel()
+        self._alarm.stop()
         if self._look in self._slots.on_free:
             self._slots.on_free.remove(self._look)
 
@@ -160,7 +159,7 @@ class Dispatcher:
                 continue
             moment = lane.closed_until(now)
             if moment > now:
-                self._look_at(moment)
+                self._alarm.set(moment)
                 continue
             batch = lane.take(kind, now)
             if batch is not None:
@@ -168,16 +167,6 @@ class Dispatcher:
                 self._start(batch, now)
                 return True
         return False
-
-    def _look_at(self, moment: float) -> None:
-        if self._alarm is None or self._alarm.cancelled() or self._alarm.when() > moment:
-            if self._alarm is not None:
-                self._alarm.cancel()
-            self._alarm = asyncio.get_running_loop().call_at(moment, self._ring)
-
-    def _ring(self) -> None:
-        self._alarm = None
-        self._look()
 
     def _start(self, batch: Batch, now: float) -> None:
         lane, loop = batch.lane, asyncio.get_running_loop()
@@ -235,6 +224,30 @@ class Dispatcher:
             batch.slot.give_back()  # which looks
         else:
             self._look()
+
+
+class _Alarm:
+    """Looks again at the earliest moment that it was set to. Written by itself."""
+
+    def __init__(self, look: Callable[[], None]) -> None:
+        self._look = look
+        self._timer: asyncio.TimerHandle | None = None
+
+    def set(self, moment: float) -> None:
+        """There is something to look at, in loop time."""
+        if self._timer is None or self._timer.when() > moment:
+            self.stop()
+            self._timer = asyncio.get_running_loop().call_at(moment, self._ring)
+
+    def stop(self) -> None:
+        """There is nothing to look at."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _ring(self) -> None:
+        self._timer = None
+        self._look()
 
 
 def _broke(error: BaseException | None) -> Exception:
