@@ -16,7 +16,7 @@ from pathlib import Path
 from benchmarks.faults.clients import DOORS, Options
 from benchmarks.faults.report import Cell, report
 from benchmarks.faults.rows import TABLE, Row
-from benchmarks.faults.rules import KEY, Seen
+from benchmarks.faults.rules import KEY, NETRC, Seen
 from benchmarks.faults.worker import Job, Observed, work
 from embedwire.testing import EmbeddingServer
 
@@ -31,6 +31,8 @@ processes.set_forkserver_preload(["benchmarks.faults.worker"])
 
 def run(row: Row, door: str) -> Seen:
     """One cell: a fresh server, a fresh process with the client."""
+    if row.concurrency is not None and not DOORS[door].limits_concurrency:
+        return Seen(did=Observed())
     with EmbeddingServer() as elsewhere, row.serve(elsewhere.url) as server:
         if row.gone:
             server.stop()
@@ -40,12 +42,17 @@ def run(row: Row, door: str) -> Seen:
             timeout=row.timeout,
             retries=row.retries,
             batch=row.batch,
+            concurrency=row.concurrency,
+            trust_env=row.netrc,
         )
         job = Job(
             door=door,
             options=options,
             way=row.way,
             calls=list(row.calls),
+            each=list(row.each),
+            workers=row.workers,
+            netrc=NETRC if row.netrc else None,
             pause=row.pause,
             key_in_environment=KEY if row.key_from_environment else None,
             debug=row.debug,
@@ -56,6 +63,7 @@ def run(row: Row, door: str) -> Seen:
             expected=row.expected,
             requests=list(server.requests),
             elsewhere=list(elsewhere.requests),
+            peak=server.peak_in_flight,
             over=over,
             died=died,
         )

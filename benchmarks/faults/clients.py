@@ -34,13 +34,26 @@ class Options:
         timeout: Seconds for a request.
         retries: Repeats of a request.
         batch: Texts in a request.
+        concurrency: Requests in flight.
+        model: The name of the model.
+        header: Value of the header `x-tenant`.
+        trust_env: Whether to look into the environment, where that is not the default.
     """
 
     url: str
     key: str | None
-    timeout: float | None = None
+    timeout: Any = None  # a number, but for mistakes
     retries: int | None = None
     batch: int | None = None
+    concurrency: int | None = None
+    model: str = MODEL
+    header: str | None = None
+    trust_env: bool = False
+
+    @property
+    def headers(self) -> dict[str, str] | None:
+        """What is sent beside the client's own headers."""
+        return None if self.header is None else {"X-Tenant": self.header}
 
 
 class Door:
@@ -50,12 +63,14 @@ class Door:
         column: The column of the table that it belongs to.
         label: Its name among the doors of that column.
         key_variable: Where it looks for a key; None: nowhere.
+        limits_concurrency: Whether there is an option for the requests in flight.
         client: What a user of the package holds in hands.
     """
 
     column: ClassVar[str]
     label: ClassVar[str]
     key_variable: ClassVar[str | None] = "OPENAI_API_KEY"
+    limits_concurrency: ClassVar[bool] = False
     client: Any
 
     def __init__(self, options: Options) -> None:
@@ -78,6 +93,10 @@ class Door:
         """The vectors, by the door for async code."""
         raise NotImplementedError
 
+    async def aquery(self, client: Any, text: str) -> Any:
+        """The vector of one query, by the door for async code."""
+        return (await self.aembed(client, [text]))[0]
+
     def for_loops(self) -> Any:
         """The client for async code, where that is another one."""
         return self.client
@@ -89,9 +108,10 @@ class Door:
 
 class EmbedwireLangChain(Door):
     column, label, key_variable = "embedwire", "LangChain", "EMBEDWIRE_API_KEY"
+    limits_concurrency = True
 
     def make(self) -> Any:
-        return EmbedwireEmbeddings(model=MODEL, **_for_embedwire(self.options))
+        return EmbedwireEmbeddings(model=self.options.model, **_for_embedwire(self.options))
 
     def embed(self, client: Any, texts: list[str]) -> Any:
         return client.embed_documents(texts)
@@ -99,21 +119,28 @@ class EmbedwireLangChain(Door):
     async def aembed(self, client: Any, texts: list[str]) -> Any:
         return await client.aembed_documents(texts)
 
+    async def aquery(self, client: Any, text: str) -> Any:
+        return await client.aembed_query(text)
+
     def dumps(self) -> Iterator[str]:
         yield from _pydantic_dumps(self.client)
 
 
 class EmbedwireLlamaIndex(Door):
     column, label, key_variable = "embedwire", "LlamaIndex", "EMBEDWIRE_API_KEY"
+    limits_concurrency = True
 
     def make(self) -> Any:
-        return EmbedwireEmbedding(model_name=MODEL, **_for_embedwire(self.options))
+        return EmbedwireEmbedding(model_name=self.options.model, **_for_embedwire(self.options))
 
     def embed(self, client: Any, texts: list[str]) -> Any:
         return client.get_text_embedding_batch(texts)
 
     async def aembed(self, client: Any, texts: list[str]) -> Any:
         return await client.aget_text_embedding_batch(texts)
+
+    async def aquery(self, client: Any, text: str) -> Any:
+        return await client.aget_query_embedding(text)
 
     def dumps(self) -> Iterator[str]:
         yield from _pydantic_dumps(self.client)
@@ -122,10 +149,11 @@ class EmbedwireLlamaIndex(Door):
 
 class EmbedwireAsync(Door):
     column, label, key_variable = "embedwire", "EmbeddingClient", "EMBEDWIRE_API_KEY"
+    limits_concurrency = True
 
     def make(self) -> Any:
         self._loop = asyncio.new_event_loop()
-        return EmbeddingClient(model=MODEL, **_for_embedwire(self.options))
+        return EmbeddingClient(model=self.options.model, **_for_embedwire(self.options))
 
     def embed(self, client: Any, texts: list[str]) -> Any:
         """Always on the same loop, as in an application that owns one."""
@@ -138,6 +166,9 @@ class EmbedwireAsync(Door):
     async def aembed(self, client: Any, texts: list[str]) -> Any:
         return await client.embed(texts)
 
+    async def aquery(self, client: Any, text: str) -> Any:
+        return await client.embed_query(text)
+
 
 class LangChainOpenAI(Door):
     column = label = "langchain-openai"
@@ -146,9 +177,15 @@ class LangChainOpenAI(Door):
         o = self.options
         return OpenAIEmbeddings(
             base_url=f"{o.url}/v1",
-            model=MODEL,
+            model=o.model,
             check_embedding_ctx_length=False,  # by default it sends token ids, which a local server may not know
-            **_set(api_key=o.key, timeout=o.timeout, max_retries=o.retries, chunk_size=o.batch),
+            **_set(
+                api_key=o.key,
+                timeout=o.timeout,
+                max_retries=o.retries,
+                chunk_size=o.batch,
+                default_headers=o.headers,
+            ),
         )
 
     def embed(self, client: Any, texts: list[str]) -> Any:
@@ -156,6 +193,9 @@ class LangChainOpenAI(Door):
 
     async def aembed(self, client: Any, texts: list[str]) -> Any:
         return await client.aembed_documents(texts)
+
+    async def aquery(self, client: Any, text: str) -> Any:
+        return await client.aembed_query(text)
 
     def dumps(self) -> Iterator[str]:
         yield from _pydantic_dumps(self.client)
@@ -169,8 +209,14 @@ class LlamaIndexOpenAILike(Door):
         o = self.options
         return OpenAILikeEmbedding(
             api_base=f"{o.url}/v1",
-            model_name=MODEL,
-            **_set(api_key=o.key, timeout=o.timeout, max_retries=o.retries, embed_batch_size=o.batch),
+            model_name=o.model,
+            **_set(
+                api_key=o.key,
+                timeout=o.timeout,
+                max_retries=o.retries,
+                embed_batch_size=o.batch,
+                default_headers=o.headers,
+            ),
         )
 
     def embed(self, client: Any, texts: list[str]) -> Any:
@@ -178,6 +224,9 @@ class LlamaIndexOpenAILike(Door):
 
     async def aembed(self, client: Any, texts: list[str]) -> Any:
         return await client.aget_text_embedding_batch(texts)
+
+    async def aquery(self, client: Any, text: str) -> Any:
+        return await client.aget_query_embedding(text)
 
     def dumps(self) -> Iterator[str]:
         yield from _pydantic_dumps(self.client)
@@ -194,38 +243,62 @@ class OpenAISDK(Door):
         return AsyncOpenAI(**self._arguments())
 
     def embed(self, client: Any, texts: list[str]) -> Any:
-        return [item.embedding for item in client.embeddings.create(model=MODEL, input=texts).data]
+        reply = client.embeddings.create(model=self.options.model, input=texts)
+        return [item.embedding for item in reply.data]
 
     async def aembed(self, client: Any, texts: list[str]) -> Any:
-        return [item.embedding for item in (await client.embeddings.create(model=MODEL, input=texts)).data]
+        reply = await client.embeddings.create(model=self.options.model, input=texts)
+        return [item.embedding for item in reply.data]
 
     def _arguments(self) -> dict[str, Any]:
         o = self.options
-        return _set(base_url=f"{o.url}/v1", api_key=o.key, timeout=o.timeout, max_retries=o.retries)
+        return _set(
+            base_url=f"{o.url}/v1",
+            api_key=o.key,
+            timeout=o.timeout,
+            max_retries=o.retries,
+            default_headers=o.headers,
+        )
 
 
 class Baseten(Door):
     column = label = "baseten-performance-client"
     key_variable = "BASETEN_API_KEY"
+    limits_concurrency = True
 
     def make(self) -> Any:
         return PerformanceClient(**_set(base_url=self.options.url, api_key=self.options.key))
 
     def embed(self, client: Any, texts: list[str]) -> Any:
-        return client.embed(texts, model=MODEL, preference=self._preference()).numpy().tolist()
+        return client.embed(texts, model=self.options.model, preference=self._preference()).numpy().tolist()
 
     async def aembed(self, client: Any, texts: list[str]) -> Any:
-        reply = await client.async_embed(texts, model=MODEL, preference=self._preference())
+        reply = await client.async_embed(texts, model=self.options.model, preference=self._preference())
         return reply.numpy().tolist()
 
     def _preference(self) -> RequestProcessingPreference | None:
         o = self.options
-        chosen = _set(timeout_s=o.timeout, max_retries=o.retries, batch_size=o.batch)
+        chosen = _set(
+            timeout_s=o.timeout,
+            max_retries=o.retries,
+            batch_size=o.batch,
+            max_concurrent_requests=o.concurrency,
+            extra_headers=o.headers,
+        )
         return RequestProcessingPreference(**chosen) if chosen else None
 
 
 def _for_embedwire(o: Options) -> dict[str, Any]:
-    return _set(base_url=o.url, api_key=o.key, timeout=o.timeout, max_retries=o.retries, batch_size=o.batch)
+    return _set(
+        base_url=o.url,
+        api_key=o.key,
+        timeout=o.timeout,
+        max_retries=o.retries,
+        batch_size=o.batch,
+        concurrency=o.concurrency,
+        headers=o.headers,
+        trust_env=o.trust_env or None,
+    )
 
 
 def _set(**arguments: Any) -> dict[str, Any]:

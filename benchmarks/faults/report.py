@@ -57,13 +57,15 @@ class Cell:
 
     @property
     def applies(self) -> bool:
-        """Whether there was anything to see: not every client can be dumped."""
+        """Whether there was anything to see: not every client can be dumped, or told how many requests to send."""
+        if self.row.concurrency is not None and not self.door.limits_concurrency:
+            return False
         return self.row.way != "dump" or not self.seen.ended or self.seen.did.shown is not None
 
     @property
     def good(self) -> bool:
         """Whether all rules hold."""
-        return self.seen.ended and all(rule.holds(self.seen) for rule in self.row.rules)
+        return self.applies and self.seen.ended and all(rule.holds(self.seen) for rule in self.row.rules)
 
     @property
     def silent(self) -> bool:

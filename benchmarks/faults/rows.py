@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import base64
-import gzip
 import json
 import math
-import struct
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
-from typing import Any, TypeAlias
+from typing import Any
 
 from benchmarks.faults.rules import (
     BOTH_GO_ON,
@@ -19,34 +15,68 @@ from benchmarks.faults.rules import (
     HIDDEN_IN_ERROR,
     HIDDEN_IN_LOG,
     KEY,
+    LAST_RIGHT,
+    NO_PASSWORD,
     NO_REPEAT,
     RIGHT,
     RIGHT_OR_ERROR,
+    RIGHT_OR_LOUD,
+    SPARES,
     STAYS,
     UNREACHED,
     WARNED,
     Rule,
+    answered_at_least,
     at_most,
     grows_at_most,
+    hides_text,
+    in_flight,
+    last_at_most,
+    last_within,
+    met_at_most,
     names,
+    piles_up_at_most,
     remembers,
     right_vector,
     tells,
     waits,
     within,
 )
+from benchmarks.faults.servers import (
+    BAD,
+    CASES,
+    EIGHT,
+    FOUR,
+    HAPROXY_408,
+    LONG,
+    MANY,
+    MORE,
+    NGINX,
+    PAGES,
+    QUERIES,
+    SINGLES,
+    TITLES,
+    Serve,
+    always,
+    bomb,
+    crashing,
+    dying_connection,
+    leaving,
+    loading,
+    narrower_later,
+    once,
+    one_by_one,
+    packing,
+    quoting,
+    refusing,
+    refusing_over,
+    scripted,
+    spoiling,
+    throttling,
+    trickling,
+)
 from benchmarks.faults.worker import Way
-from embedwire.testing import Answer, EmbeddingServer, Request, vector
-
-Serve: TypeAlias = "Callable[[str], EmbeddingServer]"  # the URL of another server → the server of a cell
-Script: TypeAlias = "Callable[[Request], Answer | None]"
-
-FOUR = [f"A short text, number {number}." for number in range(4)]
-MORE = [f"Another text, number {number}." for number in range(4)]
-EIGHT = [f"One of eight texts, number {number}." for number in range(8)]
-MANY = [[f"Text {number} of call {call}." for number in range(64)] for call in range(2)]
-SINGLES = [[f"A single text, number {number}."] for number in range(81)]
-BAD = 2  # the place of the text that a server has trouble with
+from embedwire.testing import Answer, EmbeddingServer
 
 BOUNDED = (at_most(10), within(30))
 ONE_REPEAT = (at_most(2), within(5))
@@ -64,9 +94,12 @@ class Row:
         calls: The texts of each call.
         way: How the client is used; see `worker.Job`.
         pause: Seconds between two calls.
-        timeout, retries, batch: What the client is made with; None: its default.
+        timeout, retries, batch, concurrency: What the client is made with; None: its default.
+        each: How the options of each call's own object differ; empty: all calls use one object.
+        workers: The most calls that go on at once, where they do.
         gone: Whether nothing listens when the client comes.
         key_from_environment: Whether the client finds the key there.
+        netrc: Whether there is a ~/.netrc with a password for the server, and the client may look into its environment.
         debug: Whether to take DEBUG logs.
         expected: The vector that a text should get.
     """
@@ -81,124 +114,15 @@ class Row:
     timeout: float | None = None
     retries: int | None = None
     batch: int | None = None
+    concurrency: int | None = None
+    each: tuple[dict[str, Any], ...] = ()
+    workers: int = 1000
     gone: bool = False
     key_from_environment: bool = False
+    netrc: bool = False
     debug: bool = False
     expected: Callable[[str], list[float]] = right_vector
 
-
-# Servers
-
-
-def always(answer: Answer) -> Serve:
-    """Each request for embeddings gets this answer."""
-    return scripted(lambda request: answer if request.embeds else None)
-
-
-def once(answer: Answer) -> Serve:
-    """The first request for embeddings gets this answer."""
-
-    def serve(elsewhere: str) -> EmbeddingServer:
-        server = EmbeddingServer()
-        server.answer(answer)
-        return server
-
-    return serve
-
-
-def scripted(script: Script) -> Serve:
-    """A script that needs no memory."""
-    return lambda elsewhere: EmbeddingServer(script=script)
-
-
-def refusing(text: str, answer: Answer) -> Serve:
-    """Each request with this text gets this answer."""
-    return scripted(lambda request: answer if text in request.texts else None)
-
-
-def refusing_over(most: int, answer: Answer) -> Serve:
-    """Each request with more texts gets this answer."""
-    return scripted(lambda request: answer if len(request.texts) > most else None)
-
-
-def spoiling(wrong: list[Any] | None) -> Serve:
-    """The vector of the bad text is always this one, in the encoding that was asked for."""
-
-    def script(request: Request) -> Answer | None:
-        if FOUR[BAD] not in request.texts:
-            return None
-        place = request.texts.index(FOUR[BAD])
-
-        def spoil(reply: dict[str, Any]) -> bytes:
-            item = reply["data"][place]
-            packed = isinstance(item["embedding"], str)
-            item["embedding"] = _base64(wrong) if packed and wrong is not None else wrong
-            return json.dumps(reply).encode()  # writes NaN, as Python servers do
-
-        return Answer.mutate(spoil)
-
-    return scripted(script)
-
-
-def _base64(row: list[Any]) -> str:
-    numbers = [math.nan if number is None else number for number in row]
-    return base64.b64encode(struct.pack(f"<{len(numbers)}f", *numbers)).decode()
-
-
-def narrower_later(elsewhere: str) -> EmbeddingServer:
-    """The texts of the second call get vectors with fewer numbers."""
-
-    def script(request: Request) -> Answer | None:
-        if not set(request.texts) & set(MORE):
-            return None
-        return Answer.vectors(lambda rows: [vector(text, 6) for text in request.texts])
-
-    return EmbeddingServer(script=script)
-
-
-def loading(seconds: float) -> Serve:
-    """The model is loaded so many seconds after the first request."""
-
-    def serve(elsewhere: str) -> EmbeddingServer:
-        first: list[float] = []
-
-        def script(request: Request) -> Answer | None:
-            first.append(request.at)
-            return Answer.loading() if request.at - first[0] < seconds else None
-
-        return EmbeddingServer(script=script)
-
-    return serve
-
-
-def dying_connection(elsewhere: str) -> EmbeddingServer:
-    """The first request on a connection that was used before is met by its end."""
-    met: list[Request] = []
-
-    def script(request: Request) -> Answer | None:
-        if not request.embeds or request.nth == 1 or met:
-            return None
-        met.append(request)
-        return Answer.hang_up()
-
-    return EmbeddingServer(script=script)
-
-
-def trickling(reply: dict[str, Any]) -> bytes:
-    """A reply of 5000 bytes, most of them white space."""
-    return json.dumps(reply).encode().ljust(5000)
-
-
-@cache
-def bomb() -> bytes:
-    """300 MB of white space, compressed."""
-    return gzip.compress(b" " * 300_000_000, compresslevel=1)
-
-
-TEI = "batch size 64 > maximum allowed batch size 32, in TEI's words"
-NGINX = Answer(
-    status=413, body=b"<html>413 Request Entity Too Large</html>", headers={"Content-Type": "text/html"}
-)
 
 TABLE: dict[str, list[Row]] = {
     "For comparison": [
@@ -265,6 +189,25 @@ TABLE: dict[str, list[Row]] = {
             serve=always(Answer.mutate(lambda reply: json.dumps(reply).encode()[:200])),
             rules=(ERROR, *BOUNDED),
         ),
+        Row(
+            name="big-endian numbers in base64, two calls of 64 texts",
+            serve=packing(">f"),
+            calls=(*MANY[:2],),
+            rules=(RIGHT_OR_LOUD,),
+        ),
+        Row(
+            name="64-bit numbers in base64, two calls of 64 texts",
+            serve=packing("<d"),
+            calls=(*MANY[:2],),
+            rules=(RIGHT_OR_LOUD,),
+        ),
+        Row(
+            name="big-endian numbers in base64 on one of two routes that a header chooses, an object for each",
+            serve=packing(">f", tenant="b"),
+            calls=(*MANY[:2],),
+            each=({"header": "a"}, {"header": "b"}),
+            rules=(RIGHT_OR_LOUD,),
+        ),
     ],
     "Connections that break": [
         Row(
@@ -297,6 +240,28 @@ TABLE: dict[str, list[Row]] = {
             calls=(FOUR, MORE),
             retries=0,
             rules=(RIGHT,),
+        ),
+        Row(
+            name="each reply sent twice, the copy 20 ms later; six calls",
+            serve=leaving(None, 0.02),
+            calls=(*SINGLES[:6],),
+            pause=0.1,
+            rules=(RIGHT,),
+        ),
+        Row(
+            name="each reply sent twice, in one go; six calls",
+            serve=leaving(None, 0),
+            calls=(*SINGLES[:6],),
+            pause=0.1,
+            rules=(RIGHT,),
+        ),
+        Row(
+            name="408 on the idle connection, which stays open (HAProxy); repeats switched off",
+            serve=leaving(HAPROXY_408, 0.05),
+            calls=(FOUR, MORE),
+            pause=0.3,
+            retries=0,
+            rules=(RIGHT, within(5)),
         ),
         Row(name="nobody listens", gone=True, rules=(UNREACHED, within(10))),
         Row(name="not HTTP", serve=always(Answer(raw=b"SSH-2.0-OpenSSH_9.6\r\n")), rules=(ERROR, *BOUNDED)),
@@ -359,6 +324,32 @@ TABLE: dict[str, list[Row]] = {
             ),
             rules=(RIGHT, *ONE_REPEAT),
         ),
+        Row(
+            name="429 with `Retry-After: 4` for one model; a query of another model meanwhile, by an object of its own",
+            serve=throttling("busy"),
+            way="together",
+            calls=(MANY[0], ["A query."]),
+            each=({"model": "busy"}, {"model": "other"}),
+            pause=0.5,
+            rules=(LAST_RIGHT, last_within(1)),
+        ),
+        Row(
+            name="one request at a time, 0.1 s for 1000 characters; 300 titles, then 40 pages, and a query meanwhile",
+            serve=one_by_one(lambda request: sum(map(len, request.texts)) / 10_000),
+            way="together",
+            calls=([*TITLES, *PAGES], ["A query."]),
+            pause=2,
+            rules=(RIGHT, last_within(3)),
+        ),
+        Row(
+            name="one request at a time, 0.4 s each, also for those who left; 24 queries, 4 at once, `timeout=0.5`",
+            serve=one_by_one(lambda request: 0.4),
+            way="together",
+            calls=(*SINGLES[:24],),
+            workers=4,
+            timeout=0.5,
+            rules=(piles_up_at_most(8, 0.4), answered_at_least(12)),
+        ),
     ],
     "Servers that refuse": [
         Row(
@@ -381,16 +372,45 @@ TABLE: dict[str, list[Row]] = {
         Row(
             name="422 over 32 texts a request (TEI), two calls, batch set to 64",
             serve=lambda elsewhere: EmbeddingServer(max_batch=32),
-            calls=(*MANY,),
+            calls=(*MANY[:2],),
             batch=64,
             rules=(RIGHT, remembers(32)),
         ),
         Row(
-            name="413 over 32 texts a request, without a number (nginx), two calls, batch set to 64",
+            name="413 over 32 texts a request, without a number (nginx), three calls, batch set to 64",
             serve=refusing_over(32, NGINX),
             calls=(*MANY,),
             batch=64,
             rules=(RIGHT, remembers(32)),
+            note="A refusal without a number may have had another reason, so a client may try twice.",
+        ),
+        Row(
+            name="400 once, out of nowhere; two calls, batch set to 64",
+            serve=once(Answer.error(400, "upstream connect error")),
+            calls=(FOUR, MANY[0]),
+            batch=64,
+            rules=(LAST_RIGHT, last_at_most(1)),
+        ),
+        Row(
+            name="connection reset at one of 8 texts, always",
+            serve=refusing(EIGHT[6], Answer.reset()),
+            calls=(EIGHT,),
+            rules=(ERROR, names(6), *BOUNDED),
+        ),
+        Row(
+            name="connection reset at one query, always; 12 callers at once",
+            serve=crashing(*QUERIES[-1], Answer.reset()),
+            way="together",
+            calls=(*QUERIES,),
+            rules=(SPARES, met_at_most(*QUERIES[-1], 6), within(10)),
+        ),
+        Row(
+            name="says nothing for ever at one query; 12 callers at once, `timeout=1`",
+            serve=crashing(*QUERIES[-1], Answer.hang()),
+            way="together",
+            calls=(*QUERIES,),
+            timeout=1,
+            rules=(SPARES, met_at_most(*QUERIES[-1], 6), within(10)),
         ),
         Row(
             name="401",
@@ -432,8 +452,37 @@ TABLE: dict[str, list[Row]] = {
             rules=(RIGHT, HIDDEN),
             note="Where a client looks for no key in the environment, it is set by hand.",
         ),
+        Row(
+            name="30 objects that differ in a header, `concurrency=1`, one query each at once",
+            serve=lambda elsewhere: EmbeddingServer(latency=0.05),
+            way="together",
+            calls=(*SINGLES[:30],),
+            each=tuple({"header": str(number)} for number in range(30)),
+            concurrency=1,
+            rules=(RIGHT, in_flight(1)),
+            note="Only for clients that have such an option.",
+        ),
+        Row(
+            name="30 equal objects, `concurrency=1`, one query each at once",
+            serve=lambda elsewhere: EmbeddingServer(latency=0.05),
+            way="together",
+            calls=(*SINGLES[:30],),
+            each=({},) * 30,
+            concurrency=1,
+            rules=(RIGHT, in_flight(1)),
+            note="Only for clients that have such an option.",
+        ),
+        Row(name="texts of a str subclass whose `==` ignores case", calls=(CASES,), rules=(RIGHT,)),
+        Row(
+            name="a log handler raises SystemExit in the second of three calls",
+            way="log",
+            calls=(*SINGLES[:3],),
+            debug=True,
+            rules=(LAST_RIGHT, within(10)),
+        ),
+        Row(name="an `atexit` handler embeds", way="atexit", calls=(FOUR, MORE), rules=(RIGHT,)),
     ],
-    "Where the key shows": [
+    "Where keys and texts show": [
         Row(name="`repr`", way="repr", rules=(HIDDEN,)),
         Row(name="dump: `model_dump`, `model_dump_json`, `to_dict`, `to_json`", way="dump", rules=(HIDDEN,)),
         Row(
@@ -446,6 +495,19 @@ TABLE: dict[str, list[Row]] = {
             serve=lambda elsewhere: EmbeddingServer(api_key=KEY),
             debug=True,
             rules=(RIGHT, HIDDEN_IN_LOG),
+        ),
+        Row(name="the key passed as `timeout=`", way="misplaced", rules=(UNREACHED, HIDDEN_IN_ERROR)),
+        Row(
+            name="400 that quotes 200 characters of a text of 2 MB",
+            serve=scripted(quoting),
+            calls=([LONG],),
+            rules=(ERROR, hides_text(LONG), within(5)),
+        ),
+        Row(
+            name="a password for the server in `~/.netrc`",
+            netrc=True,
+            rules=(RIGHT, NO_PASSWORD),
+            note="embedwire has `trust_env=True`, which others have by default.",
         ),
     ],
 }

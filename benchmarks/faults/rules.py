@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import math
 import re
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -11,6 +13,8 @@ from benchmarks.faults.worker import Call, Observed
 from embedwire.testing import Request, vector
 
 KEY = "sk-the-secret-of-this-table"
+PASSWORD = "the-password-in-netrc"
+NETRC = f"machine 127.0.0.1 login somebody password {PASSWORD}\n"
 DIMENSIONS = 8
 RIGHT_WORD = "right"
 SILENT = "no error"  # ends the words for vectors that are not those of the texts
@@ -30,6 +34,7 @@ class Seen:
         expected: The vector that a text should get.
         requests: What the server received.
         elsewhere: What another server received, which the client was not made with.
+        peak: The most requests that were in flight at the server.
         over: The seconds after which the process was ended; None: it ended before.
         died: The exit code of a process that ended without a word.
     """
@@ -38,13 +43,14 @@ class Seen:
     expected: Callable[[str], list[float]] = right_vector
     requests: Sequence[Request] = ()
     elsewhere: Sequence[Request] = ()
+    peak: int = 0
     over: float | None = None
     died: int | None = None
 
     @property
     def seconds(self) -> float:
         """How long the calls took, together."""
-        return self.over or sum(call.seconds for call in self.did.calls)
+        return self.over or self.did.seconds or sum(call.seconds for call in self.did.calls)
 
     @property
     def sent(self) -> list[Request]:
@@ -117,6 +123,16 @@ UNREACHED = Rule(words="an error", holds=lambda seen: _is_error(seen) and not se
 RIGHT_OR_ERROR = Rule(
     words="the right vectors or an error", holds=lambda seen: _is_right(seen) or _is_due_error(seen)
 )
+LAST_RIGHT = Rule(
+    words="the right vectors in the last call", holds=lambda seen: seen.outcomes[-1] == RIGHT_WORD
+)
+RIGHT_OR_LOUD = Rule(
+    words="the right vectors or an error in each call",
+    holds=lambda seen: all(outcome == RIGHT_WORD or outcome.startswith("`") for outcome in seen.outcomes),
+)
+SPARES = Rule(
+    words="an error for the caller of that text, the right vectors for all others", holds=_is_due_error
+)
 BOTH_GO_ON = Rule(words="the right vectors in both processes", holds=_is_right)
 
 
@@ -129,6 +145,80 @@ def at_most(requests: int) -> Rule:
     """It sends one at least, and not more."""
     words = "one request" if requests == 1 else f"at most {requests} requests"
     return Rule(words=words, holds=lambda seen: 1 <= len(seen.sent) <= requests)
+
+
+def last_at_most(requests: int) -> Rule:
+    """The last call's texts travel in so few requests."""
+
+    def count(seen: Seen) -> int:
+        last = set(seen.did.calls[-1].texts) if seen.did.calls else set()
+        return sum(bool(last & set(request.texts)) for request in seen.sent)
+
+    return Rule(
+        words=f"in at most {requests} requests",
+        holds=lambda seen: count(seen) <= requests,
+        fact=lambda seen: f"the last call in {count(seen)}",
+    )
+
+
+def met_at_most(text: str, times: int) -> Rule:
+    """The text that harms the server is not sent over and over."""
+
+    def count(seen: Seen) -> int:
+        return sum(text in request.texts for request in seen.sent)
+
+    return Rule(
+        words=f"that text sent at most {times} times",
+        holds=lambda seen: count(seen) <= times,
+        fact=lambda seen: f"sent {count(seen)} times",
+    )
+
+
+def in_flight(most: int) -> Rule:
+    """So few requests are at the server at once."""
+    return Rule(
+        words=f"at most {most} request{'s' * (most != 1)} in flight at the server",
+        holds=lambda seen: seen.peak <= most,
+        fact=lambda seen: f"{seen.peak} in flight",
+    )
+
+
+def last_within(seconds: float) -> Rule:
+    """The last call does not take longer."""
+
+    def took(seen: Seen) -> float:
+        return seen.did.calls[-1].seconds if seen.did.calls else seen.over or 0.0
+
+    return Rule(
+        words=f"the query within {seconds:g} s",
+        holds=lambda seen: took(seen) <= seconds,
+        fact=lambda seen: f"query after {took(seen):.1f} s" if seen.did.calls else "",
+    )
+
+
+def piles_up_at_most(most: int, seconds: float) -> Rule:
+    """A server that computes one request after the other, in so many seconds each, never has more before it."""
+
+    def peak(seen: Seen) -> int:
+        free, highest = 0.0, 0.0
+        for request in seen.sent:
+            free = max(free, request.at) + seconds
+            highest = max(highest, free - request.at)
+        return math.ceil(highest / seconds - 0.01)
+
+    return Rule(
+        words=f"never more than {most} requests before the server",
+        holds=lambda seen: peak(seen) <= most,
+        fact=lambda seen: f"{peak(seen)} piled up",
+    )
+
+
+def answered_at_least(calls: int) -> Rule:
+    """So many of the calls get their vectors."""
+    return Rule(
+        words=f"at least {calls} calls answered",
+        holds=lambda seen: seen.outcomes.count(RIGHT_WORD) >= calls,
+    )
 
 
 def waits(seconds: float) -> Rule:
@@ -185,7 +275,7 @@ def remembers(most: int) -> Rule:
         last = set(seen.did.calls[-1].texts) if seen.did.calls else set()
         return all(len(request.texts) <= most for request in seen.sent if last & set(request.texts))
 
-    return Rule(words=f"in the second call no request over {most} texts", holds=holds)
+    return Rule(words=f"in the last call no request over {most} texts", holds=holds)
 
 
 WARNED = Rule(
@@ -232,6 +322,33 @@ def _hides(words: str, where: Callable[[Seen], Sequence[str]]) -> Rule:
 def _errors(seen: Seen) -> list[str]:
     return [call.failure.message + call.failure.everything for call in seen.did.calls if call.failure]
 
+
+def hides_text(text: str) -> Rule:
+    """No 40 characters in a row of the text show in an error or a log."""
+
+    def shown(seen: Seen) -> bool:
+        runs = {
+            message[at : at + 40] for message in [*_errors(seen), *seen.did.log] for at in range(len(message))
+        }
+        return any(len(run) == 40 and run in text for run in runs)
+
+    return Rule(
+        words="without the text in its message, repr, traceback or a log",
+        holds=lambda seen: not shown(seen),
+        fact=lambda seen: "text shown" if shown(seen) else "text hidden",
+    )
+
+
+def _password_sent(seen: Seen) -> bool:
+    forms = (PASSWORD, base64.b64encode(f"somebody:{PASSWORD}".encode()).decode())
+    return any(form in str(request.headers) for request in seen.requests for form in forms)
+
+
+NO_PASSWORD = Rule(
+    words="without that password",
+    holds=lambda seen: not _password_sent(seen),
+    fact=lambda seen: "password sent" if _password_sent(seen) else "",
+)
 
 HIDDEN = _hides("without the key", lambda seen: seen.did.shown or [])
 HIDDEN_IN_ERROR = _hides("without the key in its message, repr or traceback", _errors)

@@ -11,6 +11,7 @@ from embedwire import EmbeddingClient, Timeouts, exceptions
 from tests.tools.strict import STRICT, complaints
 
 README = Path(__file__).parents[2] / "README.md"
+FAULTS = README.parent / "docs" / "FAULTS.md"
 URL = "http://localhost:8080"
 
 
@@ -45,6 +46,23 @@ def test_the_tree_is_the_one_of_the_module() -> None:
     tree = [line[4:] for line in str(exceptions.__doc__).splitlines() if "──" in line]
     assert len(tree) == len(exceptions.__all__) - 2  # EmbedwireError is its root, Completed no error
     assert "\n".join(tree) in README.read_text("utf-8")
+
+
+def test_the_faults_are_those_of_the_report() -> None:
+    """Number and counts of the faults are those that `make compare-faults` wrote last."""
+    summary, *groups = FAULTS.read_text("utf-8").split("\n## ")
+    counts = {
+        line.split("|")[1].strip(): line.split("|")[2:-1]
+        for line in summary.splitlines()
+        if line.startswith("|")
+    }
+    told = {name: cells for name, *cells in rows("Beside other clients")}
+    assert told == {
+        "right": [count.strip() for count in counts["✔"]],
+        "wrong vectors, no error": [count.strip() for count in counts["wrong or missing vectors, no error"]],
+    }
+    faults = sum(line.startswith("| ") for group in groups for line in group.splitlines()) - len(groups)
+    assert f"runs {faults} faults of servers" in README.read_text("utf-8")
 
 
 def test_every_link_leads_somewhere() -> None:
