@@ -72,7 +72,7 @@ class TestModel:
         facts = ModelFacts()
         assert facts.seconds is None
         for took, usual in ((10, 10), (0, 7), (7, 7)):
-            facts.took(took)
+            facts.succeeded(took, at_once=True)
             assert facts.seconds == pytest.approx(usual)
 
 

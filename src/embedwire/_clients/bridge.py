@@ -48,10 +48,12 @@ class Bridge:
         thread.watch(future)
 
         def begin() -> None:
+            if future.cancelled():
+                return
             try:
                 self.engine().submit(texts, kind, future, begun=begun, offset=offset)
             except Exception as error:  # it belongs to the caller, not to the loop
-                if not future.cancelled():
+                with contextlib.suppress(concurrent.futures.InvalidStateError):
                     # Without this frame, which still runs while the caller looks at the traceback.
                     future.set_exception(error.with_traceback(None))
 

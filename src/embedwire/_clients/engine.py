@@ -140,19 +140,21 @@ class Engine:
         """Ends this client's calls and lets go of the server; once begun, whoever cancels the wait for it."""
         if not self._released:
             self._released = True
-            self._origin.server.dispatcher.fail(self._calls, UsageError(CLOSED))
-            if self._origins.release(self._origin):
-                self._closing = asyncio.create_task(self._close_origin())
+            is_last = self._origins.release(self._origin)
             leave(self._loop)
+            self._closing = asyncio.create_task(self._end(is_last=is_last))
         if self._closing is not None:
             await asyncio.shield(self._closing)
 
-    async def _close_origin(self) -> None:
+    async def _end(self, *, is_last: bool) -> None:
         origin = self._origin
         try:
-            await origin.close()
+            await origin.server.dispatcher.fail(self._calls, UsageError(CLOSED))
+            if is_last:
+                await origin.close()
         finally:
-            origin.close_now()
+            if is_last:
+                origin.close_now()
             if not origin.server.visitors:
                 origin.server.dispatcher.close_now()
 

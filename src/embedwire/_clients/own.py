@@ -12,7 +12,7 @@ from embedwire._clients import fork
 from embedwire._clients.base import Client
 from embedwire._clients.first_use import too_late
 from embedwire._clients.lists import no_vectors, to_lists
-from embedwire._clients.stream import AsyncStream, Feed, OnError, check_source
+from embedwire._clients.stream import AsyncStream, Feed, OnError, check_source, sizes_of
 from embedwire._clients.texts import check_kind, check_text, check_texts, with_prompt
 from embedwire._http.threads import in_thread
 from embedwire._servers.known import ServerInfo
@@ -171,7 +171,7 @@ class EmbeddingClient(Client):
             )
             return future
 
-        return Feed(self._settings, submit)
+        return Feed(sizes_of(self._settings), submit)
 
     async def _attach(self, begun: float) -> Engine:
         """The engine on the running loop; a new one where the last one's loop is over.

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from embedwire._clients.base import Client
 from embedwire._clients.bridge import Bridge
 from embedwire._clients.lists import no_vectors, to_lists
-from embedwire._clients.stream import AsyncStream, Feed, OnError, Stream, check_source, threaded
+from embedwire._clients.stream import AsyncStream, Feed, OnError, Stream, check_source, sizes_of, threaded
 from embedwire._clients.texts import check_kind, check_text, check_texts, with_prompt
 from embedwire._servers.known import ServerInfo
 from embedwire._settings.checks import check_seconds
@@ -111,7 +111,7 @@ class SharedEmbeddingClient(Client):
         check_kind(kind)
 
         async def feed() -> Feed:
-            return Feed(self._settings, partial(self._submit_here, kind))
+            return Feed(sizes_of(self._settings), partial(self._submit_here, kind))
 
         return Stream(AsyncStream(threaded(texts), feed, on_error=on_error), self._run)
 
@@ -128,7 +128,7 @@ class SharedEmbeddingClient(Client):
 
         async def feed() -> Feed:
             return Feed(
-                self._settings,
+                sizes_of(self._settings),
                 lambda chunk, start: asyncio.wrap_future(self._bridge.submit(chunk, kind, start)),
             )
 

@@ -27,7 +27,7 @@ from embedwire._servers.known import sizing
 from embedwire._servers.sizes import STREAM_CHUNK, FormSizes
 from embedwire._settings.checks import shown
 from embedwire._settings.settings import Settings
-from embedwire.exceptions import InputError, RequestError
+from embedwire.exceptions import InputError, RequestError, UsageError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -47,31 +47,33 @@ class Feed:
     """Where a stream's texts go, and how many at a time.
 
     Attributes:
-        settings: Of the client.
+        sizes: How much travels at once.
         submit: Texts, and the index of the first one → their vectors.
     """
 
-    settings: Settings
+    sizes: FormSizes
     submit: Callable[[list[str], int], asyncio.Future[Vectors]]
 
     def size(self) -> int:
         """Texts in one piece now: as many as one request carries."""
-        return self._sizes().limits().texts or STREAM_CHUNK
+        return self.sizes.limits().texts or STREAM_CHUNK
 
     def window(self) -> int:
         """Pieces that may be under way: enough that larger requests, and more of them, could be filled."""
-        return 4 * self._sizes().concurrency()
+        return 4 * self.sizes.concurrency()
 
-    def _sizes(self) -> FormSizes:
-        settings = self.settings
-        return sizing(settings.visited(), settings.form.variant).of(settings.form)
+
+def sizes_of(settings: Settings) -> FormSizes:
+    """How much of a client's texts travels at once."""
+    return sizing(settings.visited(), settings.form.variant).of(settings.form)
 
 
 class AsyncStream:
     """Pieces ``(start, vectors)`` in order: vectors of the texts from index ``start`` on.
 
     ``vectors`` is float32 of shape ``(texts in the piece, dimensions)``. Leave the loop, or call `aclose`, to
-    give up: what was not sent will not be, and requests on their way are cancelled.
+    give up: what was not sent will not be, and requests on their way are cancelled. Its state is whether it was
+    cancelled while it was waited for.
     """
 
     def __init__(
@@ -83,6 +85,7 @@ class AsyncStream:
     ) -> None:
         if not isinstance(on_error, str) or on_error not in ("raise", "skip"):
             raise InputError(f"on_error must be 'raise' or 'skip', not {shown(on_error)}")
+        self._broken = False
         self._skipped: dict[int, RequestError] = {}
         self._pieces = _pieces(texts, feed, self._skipped if on_error == "skip" else None)
 
@@ -95,7 +98,13 @@ class AsyncStream:
         return self
 
     async def __anext__(self) -> Piece:
-        return await self._pieces.__anext__()
+        if self._broken:
+            raise UsageError("this stream was cancelled while it was waited for; begin a new one")
+        try:
+            return await self._pieces.__anext__()
+        except asyncio.CancelledError:
+            self._broken = True  # else it would seem to be at its end
+            raise
 
     async def aclose(self) -> None:
         """Gives up."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from embedwire._settings.checks import is_unicode, shown
+from embedwire._settings.checks import is_unicode, plain, shown
 from embedwire._settings.options import Kind, Prompts
 from embedwire.exceptions import InputError
 
@@ -50,11 +50,6 @@ def check_texts(texts: object, start: int = 0) -> list[str]:
                 f"texts[{index}] holds a lone surrogate, which no UTF-8 can carry; {_SURROGATE_CURE}"
             )
     return texts
-
-
-def plain(text: str) -> str:
-    """A text as the wire has it: what a subclass of str calls equal may be another text to the server."""
-    return text if type(text) is str else str.__str__(text)
 
 
 def check_kind(kind: object) -> None:

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 
 from embedwire._http.exchange import Exchange, Request
 from embedwire._http.failures import Context, judge
@@ -18,7 +19,7 @@ from embedwire._servers.facts import ModelFacts, ServerFacts
 from embedwire._servers.slots import Slot
 from embedwire._settings.options import Kind
 from embedwire._settings.settings import Form
-from embedwire.exceptions import ServerRefused
+from embedwire.exceptions import ServerRefused, TextRefused
 
 logger = logging.getLogger("embedwire")
 
@@ -76,10 +77,10 @@ class Discovery:
         if task is None or task.done():
             task = self._asking_model[model] = asyncio.ensure_future(self._ask_model(form, model))
             task.add_done_callback(seen)
+            task.add_done_callback(lambda _: self._asking_model.pop(model, None))
         if slot is not None:
             slot.give_back()
         name = await asyncio.shield(task)
-        self._asking_model.pop(model, None)
         if slot is not None:
             await slot.take_again(kind)
         return name
@@ -95,8 +96,10 @@ class Discovery:
         kind, server = self._server.kind, self._server
         if kind is None or kind.tells is None or server.asked or server.unanswered >= QUESTIONS:
             return
-        self._looking = asyncio.ensure_future(self._look_in(slot.hand_over()))
+        place = slot.hand_over()
+        self._looking = asyncio.ensure_future(self._look_in(place))
         self._looking.add_done_callback(seen)
+        self._looking.add_done_callback(lambda _: place.give_back())
 
     async def look(self) -> None:
         """Asks the server what it is. Never fails: what it does not tell stays unknown."""
@@ -124,7 +127,6 @@ class Discovery:
             slot.give_back()
             await looking
         finally:
-            slot.give_back()
             looking.cancel()
 
     def tasks(self) -> list[asyncio.Task[str | None] | asyncio.Task[None]]:
@@ -148,7 +150,7 @@ class Discovery:
             names = done.result
         except Refused as refused:
             if refused.fault.status not in _NO_LIST:
-                raise
+                raise Refused(Action.GIVE_UP, _of_the_list(refused.fault), History()) from None
             names = []
         if len(names) > 1:
             some = screened(", ".join(repr(name[:60]) for name in names[:5]), self._secrets())
@@ -158,3 +160,17 @@ class Discovery:
             )
         model.served, model.asked_model = (names[0] if names else None), True
         return model.served
+
+
+def _of_the_list(fault: Fault) -> Fault:
+    """What went wrong with ``GET /models``, which is no text's fault."""
+    return replace(
+        fault,
+        error=ServerRefused if fault.error is TextRefused else fault.error,
+        what=f"GET /models: {fault.what}",
+        cure=f"{fault.cure} Or pass model=, so that the server need not be asked.",
+        position=None,
+        of_text=False,
+        of_size=None,
+        max_texts=None,
+    )

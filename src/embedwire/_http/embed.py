@@ -26,10 +26,9 @@ from embedwire._settings.settings import Form
 from embedwire.exceptions import BadReply
 
 logger = logging.getLogger("embedwire")
-
 QUESTION = Timeouts(total=5, connect=2)  # of a request that no caller waits for
 # Statuses of a refusal that may be due to the encoding asked for.
-_OF_ENCODING = (400, 406, 415, 422, 500, 501)
+_OF_ENCODING = (400, 406, 413, 415, 422, 500, 501)
 LONGEST_SAMPLE = 2000  # characters
 _PASSING = (500,)  # of these, what passes where base64 was seen to work
 
@@ -37,7 +36,8 @@ _PASSING = (500,)  # of these, what passes where base64 was seen to work
 class Visitor:
     """One visitor (its key, its headers) of one server, on one loop: what sends its jobs.
 
-    Its state is the number of texts that it had embedded, and the models for which base64 is being tried.
+    Its state is the number of texts that it had embedded, the models for which base64 is being tried, and the life of
+    the connections in which each model was seen.
 
     Args:
         target: The server and who asks.
@@ -54,6 +54,8 @@ class Visitor:
         self._discovery = Discovery(self._url, self._exchange, self._ask, self._server, transport.secrets)
         self._embedded = 0
         self._trials: set[ModelFacts] = set()
+        self._life = transport.life
+        self._lives: dict[ModelFacts, int] = {}
 
     def limiter(self, rate: RateLimit) -> RateLimiter:
         """What holds this visitor to a rate limit, over every loop of the process."""
@@ -64,13 +66,27 @@ class Visitor:
         return model_facts(self.target, form.variant)
 
     def wake(self) -> None:
-        """There is work again where there was none: a server whose connections are all gone may have been restarted."""
-        if self._transport.lost():
+        """There is work again where there was none: a server whose connections are all gone is asked anew."""
+        if (life := self._transport.life) != self._life:
+            self._life = life
             self._server.forget()
+
+    def life(self, facts: ModelFacts) -> int:
+        """The present life of the connections; what was known of a model in another one is seen anew."""
+        self.wake()
+        if self._lives.setdefault(facts, self._life) != self._life:
+            self._lives[facts] = self._life
+            facts.distrust()
+        return self._life
 
     def reserve(self, job: Job) -> Sent | None:
         """A job's moment under a rate limit, reserved before the next job is formed."""
         return self._exchange.reserve(job.form, job.texts)
+
+    def release(self, form: Form, reserved: Sent | None, *, sent: int) -> None:
+        """A job is over; its moment is free again where nothing was sent."""
+        if form.rate is not None and reserved is not None and not sent:
+            self.limiter(form.rate).release(reserved)
 
     async def send(self, job: Job, slot: Slot, sent: Sent | None) -> Vectors:
         """The vectors of a job.
@@ -92,7 +108,7 @@ class Visitor:
         # A query is not made to carry another text while documents wait that can.
         waiting = job.waiting if job.kind == "document" else 0
         trials = self._trials if max(self._embedded, waiting) >= LEARN_FROM else None
-        believed, attempt = facts.base64, _Attempt(job, facts, name, trials, self._server)
+        believed, attempt = facts.base64, _Attempt(job, self, name, trials, self._server)
         try:
             vectors = await self._run(job, slot, attempt)
         except Refused as refused:
@@ -114,7 +130,7 @@ class Visitor:
         again = replace(job, history=history)
         name = job.form.model or facts.served
         try:
-            return await self._run(again, slot, _Attempt(again, facts, name, None, self._server))
+            return await self._run(again, slot, _Attempt(again, self, name, None, self._server))
         except Refused as same:
             if same.fault.status == refused.fault.status:
                 facts.base64 = believed  # that was not the reason
@@ -206,7 +222,7 @@ class _Attempt:
 
     Args:
         job: What to embed.
-        facts: What is known of the model; written here.
+        visitor: Whose job it is.
         name: The model to name.
         trials: The models for which some request tries base64 now; None where it does not pay yet.
         server: What is known of the server; written here: its software.
@@ -215,13 +231,15 @@ class _Attempt:
     def __init__(
         self,
         job: Job,
-        facts: ModelFacts,
+        visitor: Visitor,
         name: str | None,
         trials: set[ModelFacts] | None,
         server: ServerFacts,
     ) -> None:
-        self.facts = facts
+        self.facts = job.model  # written here
         self._job = job
+        self._visitor = visitor
+        self._life = 0
         self._name = name
         self._trials = trials
         self._server = server
@@ -234,6 +252,7 @@ class _Attempt:
         if last is not None:
             self.outdated(last.fault)
             self.end_trial()
+        self._life = self._visitor.life(self.facts)
         self._encoding = self._choose()
         texts = self._job.texts if self._sample is None else [*self._job.texts, self._sample[0]]
         return encode(texts, model=self._name, encoding=self._encoding, dimensions=self._job.form.dimensions)
@@ -241,6 +260,7 @@ class _Attempt:
     def read(self, reply: Reply) -> Decoded:
         """The vectors of a success; what it shows is noted."""
         facts, form = self.facts, self._job.form
+        self._check_server(reply)
         decoded = self._decoded(reply)
         if self._sample is not None:
             decoded = self._believed(decoded, self._sample[1])
@@ -253,6 +273,18 @@ class _Attempt:
                 facts.sample = text, decoded.matrix[0].copy()
         self._server.met(reply.headers)
         return decoded
+
+    def _check_server(self, reply: Reply) -> None:
+        """Base64 that was believed is not, where the server may be another one by now."""
+        if reply.life <= self._life and not self._server.is_changed(reply.headers):
+            return
+        self._visitor.life(self.facts)
+        self.facts.distrust()
+        self._server.met(reply.headers)
+        if self._sample is None and self._encoding == "base64" and self._job.form.encoding == "auto":
+            raise ContractBroken(
+                "base64 on a new connection, after others were lost, so that it may be another server's"
+            )
 
     def _decoded(self, reply: Reply) -> Decoded:
         facts, count = self.facts, len(self._job.texts)
@@ -281,6 +313,8 @@ class _Attempt:
             return False
         if self.facts.base64 and fault.status in _PASSING:
             return False
+        if self.facts.base64 is None and not self._tried:
+            return True  # it may be another server by now, and is tried anew
         self.facts.base64 = False
         return True
 

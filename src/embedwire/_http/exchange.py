@@ -110,23 +110,22 @@ class Exchange:
             Refused: It is in vain; without any word of the server that repeats a text or a key.
         """
         history, last = request.history, None
-        resent, paid, waited = False, 0, False
+        resent, paid = False, 0
+        waiting_since: float | None = None
         while True:
             answer = await self._once(request, last, history, resent, model.seconds)
             if isinstance(answer, Done):
-                if history.failures == request.history.failures:
-                    model.repeats.earn()
-                model.took(answer.seconds)
+                if request.slot is not None:
+                    model.succeeded(answer.seconds, at_once=history.failures == request.history.failures)
                 return answer
             last, history = answer, noted(history, answer)
             if answer.action is Action.RESEND:
                 resent = True
                 self._note(request)
             elif answer.action is Action.WAIT:
-                await self._outlast(answer.fault, history, request, again=waited)
-                waited = True
+                waiting_since = await self._outlast(answer.fault, history, request, waiting_since)
             else:
-                waited = False
+                waiting_since = None
                 paid = await self._repeat(answer, history, request, model, paid)
 
     def reserve(self, form: Form, texts: list[str]) -> Sent | None:
@@ -174,8 +173,6 @@ class Exchange:
             raise
         if isinstance(outcome, Reply):
             self._server.alive = True
-            if outcome.renewed:
-                self._server.forget()
             answer = _read(request, outcome)
             if not isinstance(answer, (Reply, Unusable)):
                 if slot is not None:
@@ -239,8 +236,19 @@ class Exchange:
         if request.slot is not None:
             await request.slot.take_again(request.kind)
 
-    async def _outlast(self, fault: Fault, history: History, request: Request[T], *, again: bool) -> None:
+    async def _outlast(
+        self, fault: Fault, history: History, request: Request[T], since: float | None
+    ) -> float:
         """Waits off the wire until the server is ready.
+
+        Args:
+            fault: How it showed that it is not.
+            history: Of the texts.
+            request: What waits.
+            since: When the wait began, where the server said before that it is ready, and was not.
+
+        Returns:
+            When the wait began, in loop time.
 
         Raises:
             Refused: It took too long.
@@ -248,14 +256,16 @@ class Exchange:
         if request.slot is not None:
             request.slot.give_back()
         self._server.forget()
-        if again:  # it said that it is ready, and was not
+        begun = since or asyncio.get_running_loop().time()
+        if since is not None:
             await asyncio.sleep(POLL_MOST)
-        why_not = await self._ready.outlast(fault, request.form.timeouts, request.until)
+        why_not = await self._ready.outlast(fault, request.form.timeouts, request.until, begun)
         if why_not is not None:
             raise await self._refused(Action.GIVE_UP, why_not, history, request)
         await self.until_moment(request.form, self.reserve(request.form, request.texts), request.slot)
         if request.slot is not None:
             await request.slot.take_again(request.kind)
+        return begun
 
     def _note(self, request: Request[T]) -> None:
         if request.form.rate is not None and request.texts:

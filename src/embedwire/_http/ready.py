@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
@@ -63,31 +64,32 @@ class Ready:
             self._waiters -= 1
 
     async def outlast(
-        self, fault: Fault, timeouts: Timeouts, until: Callable[[], float | None]
+        self, fault: Fault, timeouts: Timeouts, until: Callable[[], float | None], since: float
     ) -> Fault | None:
         """Waits for a server that is not ready, as long as it is worth it.
 
         Args:
             fault: How it showed.
             timeouts: A model may load for as long as a request may take, a server be gone as long as a connect.
-            until: The moment, in loop time, after which nobody waits.
+            until: The moment, in loop time, after which nobody waits; it may move while this waits.
+            since: When the wait began, in loop time.
 
         Returns:
             None where it is ready; else why it is not.
         """
         now = asyncio.get_running_loop().time
-        since = now()
         logger.info("%s: %s; waiting until it is ready", self._url, fault.what)
         while True:
             limit, last = since + _patience(fault, timeouts), until()
-            try:
-                await asyncio.wait_for(self.wait(), max(0.0, min(limit, last or limit) - now()))
-            except asyncio.TimeoutError:
+            end = limit if last is None else min(limit, last)
+            if end <= now():
                 seen = self.why_not()
-                if fault.status is not None or seen.status != 503:
+                if fault.status is not None or seen.status != 503 or end != limit:
                     return fault
                 fault = seen  # it was gone, is back, and loads its model: that may take longer
-            else:
+                continue
+            with contextlib.suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(self.wait(), end - now())
                 return None
 
     def why_not(self) -> Fault:

@@ -34,7 +34,9 @@ class Stop:
 def noted(history: History, verdict: Verdict) -> History:
     """The history with what just happened."""
     fault = verdict.fault
-    counts = verdict.action not in (Action.WAIT, Action.RESEND)
+    # What was refused for its size or its text was no attempt at what is sent in parts.
+    divided = verdict.action is Action.SPLIT and not fault.harmful and fault.status != 500
+    counts = verdict.action not in (Action.WAIT, Action.RESEND) and not divided
     timed_out = fault.error is RequestTimeout
     broke = (fault.harmful and not timed_out) or (fault.status or 0) >= 500
     return replace(

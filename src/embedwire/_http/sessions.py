@@ -29,9 +29,49 @@ KEEP_ALIVE = 4.0
 DNS_CACHE = 300
 _READ_BUFFER = 2**18
 
-# Of this task's request: whether its connection has carried an earlier one; whether all earlier ones are gone.
+# Of this task's request: whether its connection has carried an earlier one, and the life in which that was made.
 reused: ContextVar[bool] = ContextVar("embedwire_reused", default=False)
-renewed: ContextVar[bool] = ContextVar("embedwire_renewed", default=False)
+born: ContextVar[int] = ContextVar("embedwire_born", default=0)
+
+
+class Lives:
+    """How often connections to a server were lost without a word, so that the next one may lead to another server.
+
+    Its state is that number, and the connections that there are.
+    """
+
+    def __init__(self) -> None:
+        # Each with what looks whether something has come on it, and the life in which it was made.
+        self.connections: weakref.WeakKeyDictionary[Any, tuple[Callable[[], Any], int]] = (
+            weakref.WeakKeyDictionary()
+        )
+        self._met = False
+        self._announced = False
+        self._number = 0
+
+    def now(self) -> int:
+        """Grows, too, when all connections are gone, which nobody announced."""
+        left = any(protocol.is_connected() for protocol in self.connections)
+        if self._met and not left:
+            self._met = False
+            self._number += not self._announced
+        self._announced = self._announced and not left
+        return self._number
+
+    def announced(self) -> None:
+        """A reply says that its connection is closed after it; llama.cpp does so after a hundred requests."""
+        self._announced = True
+
+    def lost(self) -> None:
+        """A kept connection was found to have ended, or to carry what nobody asked for."""
+        self._number += 1
+
+    def add(self, protocol: Any) -> int:
+        """There is a new connection; the life that it belongs to."""
+        number = self.now()
+        self.connections[protocol] = _watch(protocol), number
+        self._met = True
+        return number
 
 
 class Session:
@@ -46,13 +86,13 @@ class Session:
 
 
 class _Connector(aiohttp.TCPConnector):
-    """Notes for each request what its connection is; cheaper than aiohttp's traces. Its state is the connections.
+    """Notes for each request what its connection is; cheaper than aiohttp's traces. It writes `Lives`.
 
     aiohttp hands out a kept connection without a look at what has arrived on it meanwhile. A second copy of a reply
     would be taken for the answer to the next request, which is another text's vector.
     """
 
-    def __init__(self, tls: ssl.SSLContext | bool) -> None:
+    def __init__(self, tls: ssl.SSLContext | bool, lives: Lives) -> None:
         super().__init__(
             limit=0,  # how many requests are in flight is the dispatcher's decision; here none waits
             keepalive_timeout=KEEP_ALIVE,
@@ -61,34 +101,22 @@ class _Connector(aiohttp.TCPConnector):
             socket_factory=_socket,
             resolver=ThreadedResolver(loop=_Lookups()),  # type: ignore[arg-type]  # all that it uses of a loop
         )
-        # Each with what looks whether something has come on it.
-        self._used: weakref.WeakKeyDictionary[Any, Any] = weakref.WeakKeyDictionary()
-        self._met = False
-
-    def lost(self) -> bool:
-        """Whether there were connections, and none is left."""
-        return self._met and not any(protocol.is_connected() for protocol in self._used)
+        self._lives = lives
 
     async def connect(self, req: Any, traces: Any, timeout: aiohttp.ClientTimeout) -> Any:
         while True:
             connection = await super().connect(req, traces, timeout)
             protocol: Any = connection.protocol
-            if protocol not in self._used:
-                renewed.set(self.lost())
-                reused.set(False)
-                self._used[protocol] = _watch(protocol)
-                self._met = True
+            known = self._lives.connections.get(protocol)
+            reused.set(known is not None)
+            if known is None:
+                born.set(self._lives.add(protocol))
                 return connection
-            if _quiet(protocol, self._used[protocol]):
-                reused.set(True)
+            if _quiet(protocol, known[0]):
+                born.set(known[1])
                 return connection
+            self._lives.lost()
             connection.close()
-
-
-def is_lost(client: aiohttp.ClientSession) -> bool:
-    """Whether a session had connections, and has none now."""
-    connector = client.connector
-    return isinstance(connector, _Connector) and connector.lost()
 
 
 def _watch(protocol: Any) -> Callable[[], Any]:
@@ -145,7 +173,7 @@ def _socket(address: Any) -> socket.socket:
     return made
 
 
-async def new_client(target: Target) -> aiohttp.ClientSession:
+async def new_client(target: Target, lives: Lives) -> aiohttp.ClientSession:
     """A session with nothing of its own accord: no cookies, no redirects, no ``~/.netrc``.
 
     Raises:
@@ -161,7 +189,7 @@ async def new_client(target: Target) -> aiohttp.ClientSession:
         headers["Authorization"] = f"Bearer {target.api_key.reveal()}"
     headers.update((name, value.reveal()) for name, value in target.headers)
     return aiohttp.ClientSession(
-        connector=_Connector(await _tls(target)),
+        connector=_Connector(await _tls(target), lives),
         headers=headers,
         cookie_jar=aiohttp.DummyCookieJar(),
         auto_decompress=False,

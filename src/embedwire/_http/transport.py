@@ -18,7 +18,7 @@ from urllib.parse import unquote, urlsplit
 
 import aiohttp
 
-from embedwire._http.sessions import Session, bury, is_lost, new_client, proxy_of, renewed, reused
+from embedwire._http.sessions import Lives, Session, born, bury, new_client, proxy_of, reused
 from embedwire._http.wire import Break, Broken, Reply
 from embedwire._settings.address import Target, check_key
 from embedwire._settings.options import Timeouts
@@ -56,8 +56,9 @@ class Transport(Protocol):
         """What no message may repeat."""
         ...
 
-    def lost(self) -> bool:
-        """Whether every connection that there was is gone."""
+    @property
+    def life(self) -> int:
+        """How often every connection that there was is gone, so that the next one may lead to another server."""
         ...
 
     async def close(self) -> None:
@@ -83,6 +84,7 @@ class AiohttpTransport:
         self._session: Session | None = None
         self._retired: set[Session] = set()
         self._closed = False
+        self._lives = Lives()
         self._keys: dict[Secret, None] = {}  # in the order in which they were sent first
         self._opening: asyncio.Lock = asyncio.Lock()
 
@@ -115,9 +117,10 @@ class AiohttpTransport:
             hidden.append(self._target.api_key)
         return [secret.reveal() for secret in hidden] + _secrets_of(self._proxy)
 
-    def lost(self) -> bool:
-        """Whether every connection that there was is gone, so that the next one may lead to another server."""
-        return self._session is not None and is_lost(self._session.client)
+    @property
+    def life(self) -> int:
+        """How often every connection that there was is gone, so that the next one may lead to another server."""
+        return self._lives.now()
 
     async def close(self) -> None:
         """Closes every connection, gracefully where it is given the time."""
@@ -153,7 +156,6 @@ class AiohttpTransport:
     ) -> Reply | Broken:
         answered = False
         reused.set(False)
-        renewed.set(False)
         try:
             async with client.request(
                 method,
@@ -168,9 +170,9 @@ class AiohttpTransport:
                 content = await _read(response, most)
                 if isinstance(content, Broken):
                     return content
-                return Reply(
-                    status=response.status, headers=response.headers, body=content, renewed=renewed.get()
-                )
+                if response.headers.get("Connection", "").lower() == "close":
+                    self._lives.announced()
+                return Reply(status=response.status, headers=response.headers, body=content, life=born.get())
         except Exception as error:
             # Whatever it is: translated, not chained. Its frames hold the texts, and headers with the key.
             how, detail = _cause(error, answered=answered)
@@ -195,7 +197,7 @@ class AiohttpTransport:
     async def _open(self) -> Session:
         async with self._opening:
             if self._session is None:
-                client = await new_client(self._target)
+                client = await new_client(self._target, self._lives)
                 if self._closed:  # in the meantime
                     bury(client)
                     raise UsageError(CLOSED)

@@ -50,13 +50,13 @@ class Reply:
         status: HTTP status.
         headers: Its headers.
         body: Its body.
-        renewed: All earlier connections to the server are gone, so it may be another one, or have been restarted.
+        life: Of the connection: grows when connections were lost, so that the server may be another one by now.
     """
 
     status: int
     headers: Mapping[str, str] = field(repr=False)
     body: bytes = field(repr=False)
-    renewed: bool = False
+    life: int = 0
 
 
 def encode(texts: Sequence[str], *, model: str | None, encoding: str, dimensions: int | None) -> bytes:

@@ -13,11 +13,10 @@ from functools import partial
 
 from embedwire._http.embed import Visitor
 from embedwire._http.records import Job, Refused
-from embedwire._queue.calls import Calls
+from embedwire._queue.calls import Calls, Steps
 from embedwire._queue.lane import KINDS, Lane
 from embedwire._queue.outcomes import deliver, refuse
 from embedwire._queue.records import Batch, Call, Future, Route
-from embedwire._servers.limiter import Sent
 from embedwire._servers.slots import Slots
 from embedwire._settings.options import Kind
 from embedwire.exceptions import Overloaded, UsageError
@@ -100,9 +99,9 @@ class Dispatcher:
         self._calls.cancel(call)
         self._look()
 
-    def fail(self, calls: Iterable[Call], error: Exception) -> None:
+    async def fail(self, calls: Iterable[Call], error: Exception) -> None:
         """Ends some calls with an error, each with its own."""
-        self._calls.fail(calls, error)
+        await _take(self._calls.fail(calls, error))
         self._look()
 
     def calls(self) -> list[Call]:
@@ -185,40 +184,38 @@ class Dispatcher:
             suspicious=batch.suspicious,
             history=batch.history,
         )
-        batch.task = loop.create_task(self._send(batch, job, lane.route.visitor.reserve(job)))
+        batch.reserved = lane.route.visitor.reserve(job)
+        batch.task = loop.create_task(self._send(batch, job))
         batch.task.add_done_callback(partial(self._over, batch))
 
-    async def _send(self, batch: Batch, job: Job, sent: Sent | None) -> None:
+    async def _send(self, batch: Batch, job: Job) -> None:
         assert batch.slot is not None  # noqa: S101 - it was started
         try:
-            vectors = await batch.lane.route.visitor.send(job, batch.slot, sent)
+            vectors = await batch.lane.route.visitor.send(job, batch.slot, batch.reserved)
         except Refused as refused:
             steps = refuse(batch, refused, self._calls)
         except Exception as error:
             # Of the user's own key function, or no memory: no caller may wait for ever.
-            batch.task = None
-            self._calls.fail(batch.callers(), error)
-            return
+            steps = self._calls.fail(batch.callers(), error)
         else:
             steps = deliver(batch, vectors, self._calls)
-        batch.task = None  # whose end the end of its callers must not be
-        try:
-            for _ in steps:
-                await asyncio.sleep(0)
-        finally:
-            for _ in steps:  # cancelled meanwhile: nobody may wait for what is there
-                pass
+        batch.over, batch.task = True, None  # the end of its callers is not its own
+        await _take(steps)
 
     def _over(self, batch: Batch, task: asyncio.Task[None]) -> None:
-        """A batch is over; also where its task was cancelled before it began. None of its texts stays behind."""
+        """A batch is over; also where its task was cancelled before it began. None of its callers stays behind."""
         lane = batch.lane
+        batch.over = True
         lane.under_way[batch.kind].discard(batch)
         left = {call for item in batch.items if item.batch is batch for call, _ in item.rows()}
+        left.update(call for call in batch.owed if call.open)
         if left and task.cancelled():  # nobody here asked for it: the loop is ending
             for call in left:
                 self._calls.cancel(call)
         elif left:
-            self._calls.fail(left, _broke(task.exception()))
+            for _ in self._calls.fail(left, _broke(task.exception())):
+                pass
+        lane.route.visitor.release(lane.form, batch.reserved, sent=batch.sent)
         self._leave(lane)
         if batch.slot is not None and batch.slot.held:
             batch.slot.give_back()  # which looks
@@ -226,8 +223,18 @@ class Dispatcher:
             self._look()
 
 
+async def _take(steps: Steps) -> None:
+    """Takes all steps, with room for others between them; also where this is cancelled: nobody may be forgotten."""
+    try:
+        for _ in steps:
+            await asyncio.sleep(0)
+    finally:
+        for _ in steps:
+            pass
+
+
 class _Alarm:
-    """Looks again at the earliest moment that it was set to. Written by itself."""
+    """Looks again at the earliest moment that it was set to. Its state is the timer."""
 
     def __init__(self, look: Callable[[], None]) -> None:
         self._look = look
@@ -251,7 +258,9 @@ class _Alarm:
 
 
 def _broke(error: BaseException | None) -> Exception:
-    """What broke a batch that should have ended in vectors or a refusal: a log handler that exits, say."""
+    """What broke a batch that should have ended in vectors or a refusal: no memory, a log handler that exits."""
+    if isinstance(error, Exception):
+        return error
     name = "nothing" if error is None else type(error).__name__
     return UsageError(
         f"{name} was raised on embedwire's event loop, by a log handler or a function passed in"

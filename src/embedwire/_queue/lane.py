@@ -79,11 +79,8 @@ class Lane:
         known, start = self.items, len(call.items)
         for row, text in enumerate(call.texts[start : start + most], start):
             item = known.get(text)
-            # A query does not wait for a large request that has its text: it is sent once more.
-            if item is None or (
-                call.kind == "query" and item.batch is not None and item.batch.kind == "document"
-            ):
-                item = known[text] = Item(text)
+            if item is None or not item.takes(call.kind):
+                item = known[text] = Item(text, call.kind)
             item.owners.append((call, row))
             item.wanted += 1
             call.items.append(item)

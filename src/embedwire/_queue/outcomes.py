@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
 from dataclasses import replace
 
 from embedwire._http.records import Action, Fault, Refused, Vectors
-from embedwire._queue.calls import Calls
+from embedwire._queue.calls import CROWD, Calls, Steps
 from embedwire._queue.lane import Lane
 from embedwire._queue.records import Batch, Call, Item, Whole
 from embedwire._queue.splitting import by_caller, parts, wanted
@@ -18,29 +17,24 @@ REFUSED_AT_FIRST = 4  # the same, before any text was accepted
 HARMED_IN_A_ROW = 3  # the same, where each one crashes the server or makes it hang
 
 
-CROWD = 1000  # calls that are told in one go: about 10 ms
-
-Steps = Iterator[None]  # of something that is done a crowd at a time
-
-
 def deliver(batch: Batch, vectors: Vectors, calls: Calls) -> Steps:
     """Puts the vectors of a batch into the rows of the calls that want them."""
     lane, matrix = batch.lane, vectors.matrix
     lane.successes += 1
     lane.refused = 0
     _note_size(batch)
-    owners = [item.owners for item in batch.items]
-    for item in batch.items:
-        lane.forget(item)
     everything = list(range(len(matrix)))
     places: dict[Call, tuple[list[int], list[int]]] = {}  # rows of the call, rows of the matrix
-    for position, pairs in enumerate(owners):
-        for call, row in pairs:
+    for position, item in enumerate(batch.items):
+        for number, (call, row) in enumerate(item.owners, 1):
             rows, positions = places.setdefault(call, ([], []))
             rows.append(row)
             positions.append(position)
-        if len(pairs) > CROWD:
-            yield
+            if not number % (16 * CROWD):
+                yield
+    for item in batch.items:
+        lane.forget(item)
+    batch.owed = dict.fromkeys(places)
     for number, (call, (rows, positions)) in enumerate(places.items(), 1):
         if call.open and not call.make_room(matrix.shape[1]):
             fault = _other_width(call, matrix.shape[1])
@@ -48,6 +42,7 @@ def deliver(batch: Batch, vectors: Vectors, calls: Calls) -> Steps:
         if call.open:
             call.put(rows, matrix if positions == everything else matrix[positions])
             calls.done(call, len(rows))
+        del batch.owed[call]
         if not number % CROWD:
             yield
 

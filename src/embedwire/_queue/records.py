@@ -7,7 +7,7 @@ import concurrent.futures
 import operator
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import numpy as np
 
@@ -15,6 +15,7 @@ from embedwire._http.embed import Visitor
 from embedwire._http.records import NEW, Fault, History, Matrix
 from embedwire._http.reply import normalized
 from embedwire._servers.facts import ModelFacts
+from embedwire._servers.limiter import Sent
 from embedwire._servers.sizes import FormSizes
 from embedwire._servers.slots import Slot, Slots
 from embedwire._settings.options import Kind
@@ -152,16 +153,26 @@ class Item:
     """One distinct text on its way to the server, and the rows of the calls that want its vector.
 
     Its state is who wants it, and the batch that it left the queue in. The rows of calls that are over stay in
-    ``owners`` and are passed over; only ``wanted`` counts.
+    ``owners`` and are passed over; ``wanted`` counts them until they were given up, a slice at a time.
     """
 
-    __slots__ = ("batch", "owners", "text", "wanted")
+    __slots__ = ("batch", "kind", "owners", "text", "wanted")
 
-    def __init__(self, text: str) -> None:
+    def __init__(self, text: str, kind: Kind) -> None:
         self.text = text
+        self.kind: Kind = kind  # of the call that came with it
         self.owners: list[tuple[Call, int]] = []
-        self.wanted = 0  # rows of open calls
+        self.wanted = 0
         self.batch: Batch | None = None  # set from the moment that it leaves the queue
+
+    def takes(self, kind: Kind) -> bool:
+        """Whether one more call, of this kind, may wait for its vector.
+
+        A query does not wait for a document's request, nor is its text kept for one.
+        """
+        if self.batch is None:
+            return kind == "query" or self.kind == "document"
+        return not self.batch.over and (kind == "document" or self.batch.kind == "query")
 
     def rows(self) -> Iterator[tuple[Call, int]]:
         """The rows of open calls that want it."""
@@ -201,6 +212,9 @@ class Batch:
         slot: Its place on the wire.
         round: Of the tuner.
         began: Loop time of its sending.
+        reserved: Its moment under a rate limit.
+        over: It has come back; nobody joins its texts any more.
+        owed: Callers whose vectors have come and who were not told yet.
     """
 
     lane: Lane
@@ -214,6 +228,9 @@ class Batch:
     slot: Slot | None = None
     round: int = -1
     began: float = 0.0
+    reserved: Sent | None = None
+    over: bool = False
+    owed: dict[Call, Any] = field(default_factory=dict)
 
     def add(self, item: Item) -> None:
         """Takes a wanted text in."""

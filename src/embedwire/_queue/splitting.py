@@ -8,7 +8,7 @@ from embedwire._queue.records import Batch, Item
 
 def wanted(batch: Batch) -> list[Item]:
     """The texts of a batch that somebody still wants."""
-    return [item for item in batch.items if item.wanted]
+    return [item for item in batch.items if any(True for _ in item.rows())]
 
 
 def parts(batch: Batch, fault: Fault, history: History) -> list[list[Item]]:

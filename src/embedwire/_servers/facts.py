@@ -12,6 +12,8 @@ from typing import Any
 from embedwire._servers.kinds import ServerKind, Told, recognised
 from embedwire._servers.pace import Budget
 
+MOST_CHANGES = 3  # of the Server header, before no more is asked for it
+
 
 @dataclass(slots=True, eq=False)
 class ServerFacts:
@@ -24,6 +26,7 @@ class ServerFacts:
         asked: Whether it told all that it will.
         unanswered: Questions that failed for a passing reason.
         alive: It has answered.
+        changes: How often its ``Server`` header changed; several servers behind one address are not asked each time.
     """
 
     kind: ServerKind | None = None
@@ -32,6 +35,7 @@ class ServerFacts:
     asked: bool = False
     unanswered: int = 0
     alive: bool = False
+    changes: int = 0
 
     @property
     def drops_work(self) -> bool:
@@ -40,13 +44,15 @@ class ServerFacts:
 
     def met(self, headers: Mapping[str, str]) -> None:
         """It answered an embedding request well, with these headers."""
-        kind = recognised(headers)
-        software = headers.get("server") or (
-            kind.name if kind.own_header else None
-        )  # TEI has no Server header
-        if self.kind is not None and software != self.software:
+        if self.is_changed(headers) and self.changes < MOST_CHANGES:
+            self.changes += 1
             self.forget()
-        self.kind, self.software = kind, software
+        self.kind = recognised(headers)
+        self.software = _software(headers, self.kind)
+
+    def is_changed(self, headers: Mapping[str, str]) -> bool:
+        """Whether these are the headers of other software than before."""
+        return self.kind is not None and self.software != _software(headers, recognised(headers))
 
     def forget(self) -> None:
         """It may have been restarted, with other settings."""
@@ -77,6 +83,18 @@ class ModelFacts:
     paused_until: float = 0.0
     seconds: float | None = None
 
-    def took(self, seconds: float) -> None:
-        """A request that went well took so long."""
+    def distrust(self) -> None:
+        """The server may be another one: base64 is to be seen anew, beside vectors of its own."""
+        self.sample = None
+        if self.base64:
+            self.base64 = None
+
+    def succeeded(self, seconds: float, *, at_once: bool) -> None:
+        """A request went well after so many seconds, at its first attempt or a later one."""
+        if at_once:
+            self.repeats.earn()
         self.seconds = seconds if self.seconds is None else 0.7 * self.seconds + 0.3 * seconds
+
+
+def _software(headers: Mapping[str, str], kind: ServerKind) -> str | None:
+    return headers.get("server") or (kind.name if kind.own_header else None)  # TEI has no Server header

@@ -143,7 +143,7 @@ class Slot:
             elapsed: Seconds since it was sent.
             usual: Seconds that such requests take; None where that is not known.
         """
-        late = usual is None or elapsed >= usual
+        late = usual is not None and elapsed >= usual
         if late:
             self.overloaded()
         seconds = min(LINGER_MOST, elapsed if usual is None or late else usual - elapsed)

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TypeAlias
 from urllib.parse import SplitResult, urlsplit
 
+from embedwire._settings.checks import plain
 from embedwire._settings.options import SSL
 from embedwire._settings.secret import Secret, SecretLike
 from embedwire.exceptions import InputError
@@ -58,7 +59,7 @@ def check_key(value: object, source: str = "api_key") -> Secret:
         value = value.get_secret_value()
     problem = _problem(value)
     if isinstance(value, str) and not problem:
-        return Secret(value)
+        return Secret(plain(value))
     del value  # an error's traceback shows the locals of its frames
     raise InputError(f"{source} {problem}")
 
@@ -153,7 +154,8 @@ def headers_of(headers: object) -> tuple[tuple[str, Secret], ...]:
             raise InputError(
                 f"headers: the value of {name} must be a str of printable ASCII without line breaks"
             )
-    return tuple(sorted((name, Secret(value)) for name, value in headers.items()))
+    # Names in one spelling, since those that differ in case are equal.
+    return tuple(sorted((plain(name).title(), Secret(plain(value))) for name, value in headers.items()))
 
 
 def proxy_of(proxy: object) -> Secret | None:
@@ -164,4 +166,4 @@ def proxy_of(proxy: object) -> Secret | None:
     if not isinstance(proxy, str):
         raise InputError(f"proxy must be a str, not {type(proxy).__name__}; {example}")
     _split(proxy, "proxy", example)
-    return Secret(proxy)
+    return Secret(plain(proxy))

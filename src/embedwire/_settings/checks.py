@@ -18,6 +18,11 @@ def is_unicode(text: str) -> bool:
     return True
 
 
+def plain(text: str) -> str:
+    """A str as the wire has it: what a subclass of str calls equal may be something else to the server."""
+    return text if type(text) is str else str.__str__(text)
+
+
 def shown(value: object) -> str:
     """A refused value as a message may show it: a number as it is, all else, which may be a key, by its type."""
     if value is None or isinstance(value, (bool, int, float)):

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal, TypeAlias, TypeVar
 
 from embedwire._settings.address import Target, key_from_environment
-from embedwire._settings.checks import check_int, check_seconds, is_unicode
+from embedwire._settings.checks import check_int, check_seconds, is_unicode, plain
 from embedwire._settings.options import (
     PRESETS,
     SSL,
@@ -81,8 +81,10 @@ class Settings:
 
 def model_of(value: object) -> str | None:
     """`model`, where it is a name."""
-    if value is None or (isinstance(value, str) and value and is_unicode(value)):
-        return value
+    if value is None:
+        return None
+    if isinstance(value, str) and value and is_unicode(plain(value)):
+        return plain(value)
     raise InputError("model must be a non-empty str, or None for the model that the server serves")
 
 
