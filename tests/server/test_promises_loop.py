@@ -33,7 +33,6 @@ from tests.server.doors import own, shared
 # Calls of functions in one step: what telling a thousand callers takes. All of a crowd at once would be far more.
 MOST = 120_000
 CROWD = 4000
-all_at_once = pytest.mark.xfail(reason="all calls are failed in one step", strict=True)
 
 
 class Steps:
@@ -195,7 +194,6 @@ class TestCrowds:
             assert right(got, ["the text"] * CROWD)
         assert steps.longest < MOST
 
-    @all_at_once
     async def test_whose_client_is_closed(
         self, server: EmbeddingServer, client: SharedEmbeddingClient
     ) -> None:
@@ -210,7 +208,6 @@ class TestCrowds:
         assert len(set(map(id, got))) == CROWD
         assert steps.longest < MOST
 
-    @all_at_once
     async def test_whose_key_function_fails(self, server: EmbeddingServer) -> None:
         """Where the user's own key function raises, thousands of waiting callers are told in short steps."""
         broken = False

@@ -196,11 +196,11 @@ class TestSlot:
         assert freed == pytest.approx([lasts])
 
     @simulated
-    @pytest.mark.parametrize(("elapsed", "usual", "allowed"), [(3, 10, None), (7, 5, 2), (7, None, None)])
+    @pytest.mark.parametrize(("elapsed", "usual", "allowed"), [(3, 10, None), (7, 5, 2), (7, None, 2), (0.1, None, None)])
     async def test_what_was_given_up_late_is_trouble(
         self, elapsed: float, usual: float | None, allowed: int | None
     ) -> None:
-        """Giving up after the usual time means that the server has too much to do; before it, or unknown, nothing."""
+        """Giving up after the usual time, or a quarter of a second, means that the server has too much to do."""
         slots = of(3)
         slot, *_ = [slots.take() for _ in range(3)]
         slot.give_up(elapsed, usual)

@@ -126,7 +126,7 @@ class Visitor:
         self, job: Job, slot: Slot, facts: ModelFacts, refused: Refused, believed: bool | None
     ) -> Vectors:
         """The vectors of a job that may have been refused for what was learnt, without that."""
-        history = replace(refused.history, failures=job.history.failures, last=None)
+        history = replace(refused.history, failures=job.history.failures)
         again = replace(job, history=history)
         name = job.form.model or facts.served
         try:

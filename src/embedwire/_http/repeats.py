@@ -76,7 +76,7 @@ def next_step(
         return _split(fault, history, budget, paid=paid, over=over)
     # A failure that outlasted its repeats is no text's fault, but where that text was searched for.
     if over or action not in _COST:
-        search = over and history.bisecting and fault.harmful
+        search = over and history.bisecting and (fault.harmful or fault.status == 500)
         return Stop(Action.SPLIT if search else Action.GIVE_UP, fault)
     pause = delay(retry, action, history.failures, fault.retry_after, rand)
     if problem := _too_late(pause, fault, retry, left):

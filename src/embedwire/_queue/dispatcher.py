@@ -179,7 +179,7 @@ class Dispatcher:
             kind=batch.kind,
             texts=batch.texts,
             waiting=self.queued - len(batch.items),
-            spare=lane.has_room(batch),
+            spare=not batch.history.sent and lane.has_room(batch),
             until=batch.until,
             suspicious=batch.suspicious,
             history=batch.history,

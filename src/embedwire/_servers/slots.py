@@ -11,6 +11,7 @@ from embedwire._servers.pace import Window
 from embedwire._settings.options import Kind
 
 DEFAULT_CONCURRENCY = 8
+LONG = 0.25  # seconds that a request may take where it is not known how long such requests take
 LINGER_MOST = 60.0  # seconds that a request which nobody waits for any more counts as in flight
 
 
@@ -143,7 +144,7 @@ class Slot:
             elapsed: Seconds since it was sent.
             usual: Seconds that such requests take; None where that is not known.
         """
-        late = usual is not None and elapsed >= usual
+        late = elapsed >= (LONG if usual is None else usual)
         if late:
             self.overloaded()
         seconds = min(LINGER_MOST, elapsed if usual is None or late else usual - elapsed)
