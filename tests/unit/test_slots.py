@@ -196,7 +196,9 @@ class TestSlot:
         assert freed == pytest.approx([lasts])
 
     @simulated
-    @pytest.mark.parametrize(("elapsed", "usual", "allowed"), [(3, 10, None), (7, 5, 2), (7, None, 2), (0.1, None, None)])
+    @pytest.mark.parametrize(
+        ("elapsed", "usual", "allowed"), [(3, 10, None), (7, 5, 2), (7, None, 2), (0.1, None, None)]
+    )
     async def test_what_was_given_up_late_is_trouble(
         self, elapsed: float, usual: float | None, allowed: int | None
     ) -> None:

@@ -96,6 +96,8 @@ def _divide(batch: Batch, fault: Fault) -> None:
         complete = sum(map(len, divided)) == len(batch.items)
         if fault.of_size and fault.max_texts is None and complete:
             whole = Whole(of=fault.of_size, parts=len(divided))
+    if not fault.harmful:  # what harms the server is not tried out on it more often for being divided
+        batch.history = replace(batch.history, failures=0)
     _put_back(batch, divided, whole, bisecting=not fault.of_text)
 
 
