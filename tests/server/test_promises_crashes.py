@@ -196,15 +196,7 @@ class TestAlone:
             assert {type(each) for each in got} == {error}
             assert len(here.batches) < 100
 
-    @pytest.mark.parametrize(
-        "concurrency",
-        [
-            1,
-            pytest.param(
-                3, marks=pytest.mark.xfail(reason="what is on the wire beside a poison dies with it")
-            ),
-        ],
-    )
+    @pytest.mark.parametrize("concurrency", [1, 3])
     @kinds
     async def test_a_server_that_falls_and_is_started_again(
         self, kind: Any, concurrency: int, here: EmbeddingServer

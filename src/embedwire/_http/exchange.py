@@ -181,7 +181,9 @@ class Exchange:
             outcome = answer
         mark = _fingerprint(outcome)
         verdict = judge(outcome, self._context(request, history, resent, mark))
-        if verdict.overload and slot is not None:
+        if slot is not None and verdict.singly:
+            slot.brought_down()
+        elif slot is not None and verdict.overload:
             slot.overloaded()
         return replace(verdict, mark=mark)
 

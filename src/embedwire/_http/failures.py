@@ -70,12 +70,14 @@ class Verdict:
         action: What to do.
         fault: What to say.
         overload: The server has too much to do: fewer requests should be in flight.
+        singly: One of the requests on the wire may have brought it down: the next ones should go one at a time.
         mark: Of the reply, to know it again.
     """
 
     action: Action
     fault: Fault
     overload: bool = False
+    singly: bool = False
     mark: int | None = None
 
 
@@ -157,7 +159,7 @@ def _broken(broken: Broken, seen: Context) -> Verdict:
     if broken.reused and not seen.resent and how in (Break.CLOSED, Break.NOT_HTTP):
         return Verdict(action=Action.RESEND, fault=fault)
     if how in _BROKE_OFF:
-        return Verdict(action=_again(seen), fault=fault, overload=seen.crowd)
+        return Verdict(action=_again(seen), fault=fault, overload=seen.crowd, singly=seen.alive)
     if how in _TIMED_OUT:
         return Verdict(action=_after_timeout(seen), fault=fault, overload=True)
     return Verdict(action=action, fault=fault)

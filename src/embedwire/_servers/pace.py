@@ -49,7 +49,7 @@ class Window:
         self.age = 0
         self._good = 0  # successes since it last changed
 
-    def overload(self, sent_at: int, in_flight: int) -> None:
+    def overload(self, sent_at: int, in_flight: int, *, most: int | None = None) -> None:
         """A request failed because the server has too much to do.
 
         Of all requests that were on the wire together, only the first such failure counts.
@@ -57,11 +57,12 @@ class Window:
         Args:
             sent_at: The age when it was sent.
             in_flight: Requests on the wire now, this one included.
+            most: How many may be from now on; None: 0.7 of those that were.
         """
         if sent_at != self.age:
             return
         crowd = min(in_flight, self.allowed or in_flight)
-        self.allowed = max(1, int(crowd * SHRINK))
+        self.allowed = max(1, int(crowd * SHRINK)) if most is None else most
         self.age += 1
         self._good = 0
 

@@ -134,6 +134,11 @@ class Slot:
         """The server has too much to do."""
         self._slots.window.overload(self._age, self._slots.in_flight)
 
+    def brought_down(self) -> None:
+        """The server broke off; where several requests were on the wire, any of them may be the reason."""
+        if self._slots.in_flight > 1:
+            self._slots.window.overload(self._age, self._slots.in_flight, most=1)
+
     def give_up(self, elapsed: float, usual: float | None) -> None:
         """Nobody waits for the request on the wire any more; the server may go on with it all the same.
 
