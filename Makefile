@@ -17,7 +17,7 @@ demo: $(VENV)/.demo ## embed real documents through LangChain and LlamaIndex wit
 	$(BIN)/python examples/demo.py
 
 test: $(VENV)/.dev ## every test, those against a real llama.cpp server included
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 test-unit: $(VENV)/.dev ## the pure tests, between two thoughts
 	$(BIN)/python -m pytest tests/unit -m "not slow"

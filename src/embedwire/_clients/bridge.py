@@ -78,9 +78,8 @@ class Bridge:
         try:
             return future.result(self._first_limit())
         except concurrent.futures.TimeoutError:
-            if future.done() and not future.cancelled():
-                raise  # the call's own
-            future.cancel()
+            if not future.cancel():
+                return future.result()  # it ended in this moment, or the error is its own
             raise too_late(self.settings) from None
         except BaseException:
             future.cancel()  # an interrupt: what nobody waits for is not sent
@@ -95,7 +94,7 @@ class Bridge:
             return await asyncio.wait_for(asyncio.wrap_future(future), limit)
         except asyncio.TimeoutError:
             if future.done() and not future.cancelled():
-                raise
+                return future.result()  # it ended in this moment, or the error is its own
             raise too_late(self.settings) from None
 
     def check_waiter(self) -> None:

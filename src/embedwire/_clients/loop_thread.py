@@ -146,8 +146,9 @@ def loop_thread() -> LoopThread:
     pid = os.getpid()
     thread = _threads.get(pid)
     if thread is not None and thread.loop.is_closed() and not sys.is_finalizing() and not _ended:
-        _threads.pop(pid, None)  # it died
-        thread = None
+        if _threads.get(pid) is thread:  # it died, and nobody began a new one meanwhile
+            _threads.pop(pid, None)
+        thread = _threads.get(pid)
     if _ended or sys.is_finalizing():
         raise UsageError(ENDED)
     if thread is None:
