@@ -150,7 +150,7 @@ class Discovery:
             names = done.result
         except Refused as refused:
             if refused.fault.status not in _NO_LIST:
-                raise Refused(Action.GIVE_UP, _of_the_list(refused.fault), History()) from None
+                raise Refused(Action.GIVE_UP, _of_the_list(refused.fault), refused.history) from None
             names = []
         if len(names) > 1:
             some = screened(", ".join(repr(name[:60]) for name in names[:5]), self._secrets())

@@ -181,10 +181,8 @@ class Exchange:
             outcome = answer
         mark = _fingerprint(outcome)
         verdict = judge(outcome, self._context(request, history, resent, mark))
-        if slot is not None and verdict.singly:
-            slot.brought_down()
-        elif slot is not None and verdict.overload:
-            slot.overloaded()
+        if slot is not None:
+            _push_less(slot, verdict)
         return replace(verdict, mark=mark)
 
     def _context(self, request: Request[T], history: History, resent: bool, mark: int | None) -> Context:
@@ -295,6 +293,14 @@ def _read(request: Request[T], reply: Reply) -> T | Reply | Unusable:
         return request.read(reply)
     except ContractBroken as broken:
         return Unusable(what=str(broken), position=broken.position, cut=broken.cut)
+
+
+def _push_less(slot: Slot, verdict: Verdict) -> None:
+    """Fewer requests in flight, where it was too many, or where one of them brought the server down."""
+    if verdict.singly:
+        slot.brought_down()
+    elif verdict.overload:
+        slot.overloaded()
 
 
 def _fingerprint(outcome: Reply | Broken | Unusable) -> int | None:

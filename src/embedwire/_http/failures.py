@@ -176,7 +176,7 @@ def _after_timeout(seen: Context) -> Action:
     """Once more, in halves; after that only to find the text at fault."""
     if seen.timeouts == 0:
         return Action.RETRY if seen.lone else Action.SPLIT
-    if seen.bisecting and (seen.lone or seen.suspicious):
+    if seen.bisecting and seen.suspicious:
         return Action.SPLIT
     return Action.GIVE_UP
 
