@@ -195,7 +195,7 @@ class TestConnector:
             for model in ("m", None):
                 async with own(server, model=model, api_key=KEY) as client:
                     with pytest.raises(
-                        ServerRefused, match=r"redirects elsewhere.*final URL into base_url"
+                        ServerRefused, match=r"redirects to http.*final URL into base_url"
                     ) as failed:
                         await client.embed([SECRET])
                     assert failed.value.status == status

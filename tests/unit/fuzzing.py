@@ -21,10 +21,11 @@ from typing import Any
 import numpy as np
 import orjson
 
-from embedwire._http.failures import Context, judge
+from embedwire._http.failures import judge
 from embedwire._http.messages import screened, to_error
 from embedwire._http.records import Matrix
 from embedwire._http.reply import ContractBroken, decode, models, near, parse, plausible
+from embedwire._http.verdicts import Context
 from embedwire._http.wire import Reply
 from embedwire._servers.kinds import KINDS
 from embedwire.exceptions import RequestError

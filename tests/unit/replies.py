@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import orjson
 
-from embedwire._http.failures import Context
+from embedwire._http.verdicts import Context
 from embedwire._http.wire import Reply
 from embedwire.testing import Answer
 

@@ -6,7 +6,8 @@ import pytest
 
 from embedwire._servers import known
 from embedwire._servers.facts import ModelFacts, ServerFacts
-from embedwire._servers.kinds import Told
+from embedwire._servers.kinds import OPENAI_LIKE, Told
+from embedwire._servers.kinds.llama_cpp import LLAMA_CPP
 from embedwire._settings.address import Target
 from tests.unit.arguments import form, kept
 
@@ -23,20 +24,38 @@ class TestServer:
         ("headers", "kind", "software"),
         [
             ({"server": "llama.cpp"}, "llama.cpp", "llama.cpp"),
-            ({"server": "uvicorn"}, "openai-like", "uvicorn"),
-            ({}, "openai-like", None),
+            ({"server": "uvicorn"}, None, "uvicorn"),
+            ({}, None, None),
             ({"x-compute-type": "cpu"}, "text-embeddings-inference", "text-embeddings-inference"),
             ({"x-compute-type": "cpu", "server": "nginx"}, "text-embeddings-inference", "nginx"),
         ],
     )
     def test_is_known_by_its_first_reply(
-        self, headers: dict[str, str], kind: str, software: str | None
+        self, headers: dict[str, str], kind: str | None, software: str | None
     ) -> None:
         """Its kind, and what it calls itself."""
         facts = ServerFacts()
         facts.met(headers)
-        assert facts.kind is not None
-        assert (facts.kind.name, facts.software) == (kind, software)
+        assert (facts.kind and facts.kind.name, facts.software) == (kind, software)
+
+    def test_is_known_by_its_list_of_models_behind_a_proxy(self) -> None:
+        """A proxy's header tells nothing; the owner of the models does, and stays until the server may be another."""
+        facts = ServerFacts()
+        facts.met({"server": "nginx"})
+        assert facts.kind is None
+        facts.lists(["m.gguf"], ["llamacpp"])
+        facts.met({"server": "nginx"})
+        assert facts.kind is LLAMA_CPP
+        facts.forget()
+        facts.met({"server": "nginx"})
+        assert facts.kind is None
+
+    @pytest.mark.parametrize("owners", [[], ["someone"]])
+    def test_what_lists_nothing_is_one_of_the_rest(self, owners: list[str]) -> None:
+        """A server that was asked, and shows no software, is not asked for it again."""
+        facts = ServerFacts()
+        facts.lists([], owners)
+        assert facts.kind is OPENAI_LIKE
 
     def test_the_same_server_is_not_asked_again(self) -> None:
         """What it told stays, as long as its headers are the same."""

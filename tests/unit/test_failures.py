@@ -19,8 +19,9 @@ from embedwire import (
     ServerUnavailable,
     TextRefused,
 )
-from embedwire._http.failures import Context, Unusable, judge
+from embedwire._http.failures import judge
 from embedwire._http.records import Action
+from embedwire._http.verdicts import Context, Unusable
 from embedwire._http.wire import Break, Broken, Reply
 from embedwire.testing import Answer
 from tests.unit.replies import ALIVE, LATE, NEW, RESENT, SAME, reply, says, scripted
@@ -113,7 +114,7 @@ class TestTable:
             (reply(409), ALIVE, Action.GIVE_UP, ServerRefused),
             (reply(418), ALIVE, Action.GIVE_UP, ServerRefused),
             # the text, or the request as a whole
-            (says(400, "Pooling type 'none' is not OAI compatible"), ALIVE, Action.SPLIT, TextRefused),
+            (says(400, "Pooling type 'none' is not OAI compatible"), ALIVE, Action.GIVE_UP, ServerRefused),
             (scripted(Answer.exceed_context(600, 512)), ALIVE, Action.SPLIT, TextRefused),
             (scripted(Answer.too_large(600, 512)), NEW, Action.SPLIT, TextRefused),
             (scripted(Answer.too_large(600, 512)), SAME, Action.SPLIT, TextRefused),
@@ -125,7 +126,8 @@ class TestTable:
             ),
             (says(400, "This model's maximum context length is 8192 tokens"), NEW, Action.SPLIT, TextRefused),
             (reply(413), ALIVE, Action.SPLIT, TextRefused),
-            (reply(422, {"detail": [{"msg": "Field required"}]}), ALIVE, Action.SPLIT, TextRefused),
+            (reply(422, {"detail": [{"msg": "Field required"}]}), ALIVE, Action.GIVE_UP, ServerRefused),
+            (reply(422, {"detail": [{"msg": "Bad value"}]}), ALIVE, Action.SPLIT, TextRefused),
             # too much
             (scripted(Answer.throttled()), ALIVE, Action.THROTTLE, ServerUnavailable),
             (scripted(Answer.throttled(5)), SAME, Action.THROTTLE, ServerUnavailable),
@@ -145,9 +147,21 @@ class TestTable:
             (reply(500), SAME, Action.SPLIT, ServerUnavailable),
             *[
                 (reply(status), seen, Action.RETRY, ServerUnavailable)
-                for status in (408, 424, 425, 502, 504, 507, 520)
+                for status in (424, 425, 507, 520)
                 for seen in (ALIVE, SAME)
             ],
+            # what stands in front of a server that was seen before: waited for, as it may be restarted
+            *[(reply(status), ALIVE, Action.WAIT, ServerUnavailable) for status in (502, 521, 522, 523, 530)],
+            (
+                reply(503, b"<html><title>503 Service Unavailable</title>"),
+                ALIVE,
+                Action.WAIT,
+                ServerUnavailable,
+            ),
+            *[(reply(status), ALIVE, Action.WAIT, ServerUnavailable) for status in (408, 504, 524)],
+            *[(reply(status), NEW, Action.SPLIT, ServerUnavailable) for status in (408, 504, 524)],
+            (reply(502), NEW, Action.RETRY, ServerUnavailable),
+            (reply(407), ALIVE, Action.GIVE_UP, ServerRefused),
             # no failure by its number, and yet nothing to read
             (reply(204), ALIVE, Action.GIVE_UP, BadReply),
         ],
@@ -264,7 +278,7 @@ class TestWordsOfServers:
             ({"error": None}, ""),
             ({"error": 5}, ""),
             ([], ""),
-            (b"<html>Bad Gateway</html>", ""),
+            (b"<html><title>502 Bad\nGateway</title><h1>nginx</h1></html>", "502 Bad Gateway"),
             (b"", ""),
             ({"error": {"message": "x" * 1000}}, "x" * 299 + "…"),
         ],

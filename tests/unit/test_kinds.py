@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from embedwire._servers import kinds
-from embedwire._servers.kinds import KINDS, Meaning, Told, meaning, recognised
+from embedwire._servers.kinds import KINDS, Meaning, Told, meaning, owner, recognised
 from embedwire._servers.kinds.base import Words
 
 FOLDER = Path(kinds.__file__).parent
@@ -45,6 +45,9 @@ TOO_LARGE = (
 OVER_CONTEXT = "the request exceeds the available context size. try increasing it"
 ABOUT_CONTEXT = "This model's maximum context length is 8192 tokens, however you requested 9000 tokens"
 OF_TEXT = Meaning(of_text=True)
+OF_MODEL = Meaning(of_request=True, of_model=True)
+THROTTLED_SIZE = Meaning(too_large=True, throttled=True)
+ARRAY = Meaning(max_texts=2048)
 
 TABLE = {
     "llama.cpp": Row(
@@ -76,7 +79,21 @@ TABLE = {
                 OF_TEXT,
             ),
             (("Loading model", "unavailable_error", {"code": 503}), Meaning(loading=True)),
-            (("Pooling type 'none' is not OAI compatible", "server_error", {}), Meaning()),
+            (
+                ("Pooling type 'none' is not OAI compatible", "server_error", {}),
+                Meaning(
+                    of_request=True,
+                    cure="Start llama-server with the model's own pooling: --pooling mean, cls or last.",
+                ),
+            ),
+            (
+                (
+                    "This server does not support embeddings. Start it with `--embeddings`",
+                    "not_supported_error",
+                    {},
+                ),
+                Meaning(of_request=True, cure="Start llama-server with --embeddings."),
+            ),
         ],
         spare_threads=4,
     ),
@@ -100,14 +117,15 @@ TABLE = {
                     "Validation",
                     {},
                 ),
-                OF_TEXT,
+                Meaning(of_text=True, tokens=600, limit=512),
             ),
+            (("Model is not ready", "unhealthy", {}), Meaning(loading=True)),
             (("Model is overloaded", "Overloaded", {}), Meaning()),
         ],
     ),
     "infinity": Row(
         headers=[{"server": "infinity"}, {"server": "infinity/0.0.78"}],
-        says=[(("The engine is not ready", "", {}), Meaning())],
+        says=[(("The engine is not ready", "", {}), Meaning(loading=True))],
     ),
     "ollama": Row(
         headers=[{"server": "ollama"}, {"server": "Ollama/0.9"}],
@@ -115,29 +133,86 @@ TABLE = {
             (("failed to encode response: json: unsupported value: NaN", "api_error", {}), OF_TEXT),
             (("json: unsupported value: -Inf", "", {}), OF_TEXT),
             (("the input length exceeds the context length", "", {}), OF_TEXT),
-            (('model "m" not found, try pulling it first', "api_error", {}), Meaning()),
+            (
+                ('model "m" not found, try pulling it first', "api_error", {}),
+                Meaning(
+                    of_request=True,
+                    of_model=True,
+                    cure="Run `ollama pull` for the model, or correct model=.",
+                ),
+            ),
+            (("server busy, maximum pending requests exceeded", "", {}), Meaning(throttled=True)),
         ],
         drops_work=True,
     ),
     "vllm": Row(
         headers=[{"server": "vllm"}, {"server": "vLLM/0.9"}],
-        says=[((ABOUT_CONTEXT, "BadRequestError", {"code": 400}), OF_TEXT)],
+        says=[
+            (
+                (ABOUT_CONTEXT, "BadRequestError", {"code": 400}),
+                Meaning(of_text=True, tokens=9000, limit=8192),
+            ),
+            (
+                (
+                    "This model's maximum context length is 512 tokens. However, your request has 1084 input tokens.",
+                    "BadRequestError",
+                    {},
+                ),
+                Meaning(of_text=True, tokens=1084, limit=512),
+            ),
+            (('Model "m" does not support matryoshka representation', "", {}), Meaning(of_request=True)),
+        ],
         drops_work=True,
     ),
     "lm-studio": Row(
         headers=[{"server": "LM Studio"}, {"server": "lm studio 0.3"}],
-        says=[(("Loading model", "", {}), Meaning(loading=True))],
+        says=[
+            (("Loading model", "", {}), Meaning(loading=True)),
+            (("Model was unloaded while the request was still in queue..", "", {}), Meaning(unloaded=True)),
+            (('Failed to load model "m". Error: Operation canceled.', "", {}), Meaning(unloaded=True)),
+            (
+                ("No models loaded. Please load a model in the developer page.", "", {}),
+                Meaning(unloaded=True, cure="Load the model in LM Studio, or pass model=."),
+            ),
+        ],
     ),
     "openai-like": Row(
-        headers=[
-            {},
-            {"server": "uvicorn"},
-            {"server": "cloudflare"},
-            {"server": ""},
-            {"x-powered-by": "Express"},
-        ],
         says=[
-            ((ABOUT_CONTEXT, "invalid_request_error", {}), OF_TEXT),
+            ((ABOUT_CONTEXT, "invalid_request_error", {}), Meaning(of_text=True, tokens=9000, limit=8192)),
+            (
+                ("Input id 3 has 9000 tokens, exceeding max 8192 tokens", "", {}),
+                Meaning(of_text=True, tokens=9000, limit=8192),
+            ),
+            (
+                ("Input length 600 exceeds maximum allowed token size 512", "", {}),
+                Meaning(of_text=True, tokens=600, limit=512),
+            ),
+            (
+                ("Request too large for m on tokens per min (TPM): Limit 9, Requested 12", "", {}),
+                THROTTLED_SIZE,
+            ),
+            (("Too many tokens overall, split into more batches.", "", {}), Meaning(too_large=True)),
+            (("max allowed tokens per submitted batch is 120000", "", {}), Meaning(too_large=True)),
+            (("'input_type' parameter is required for asymmetric models", "", {}), Meaning(of_request=True)),
+            (("Unsupported parameter: encoding_format", "", {}), Meaning(of_request=True)),
+            (("extra fields not permitted: ['user']", "", {}), Meaning(of_request=True)),
+            (("no", "", {"param": "model"}), Meaning(of_request=True)),
+            (("model 'bge' not found", "", {}), Meaning(of_request=True, of_model=True)),
+            (("invalid model ID", "", {}), Meaning(of_request=True, of_model=True)),
+            (("The model `m` does not exist.", "", {"code": "model_not_found"}), OF_MODEL),
+            (("API key not valid. Please pass a valid API key.", "", {}), Meaning(of_key=True)),
+            (("Authentication Error, Invalid proxy server token passed", "", {}), Meaning(of_key=True)),
+            (("no", "", {"code": "insufficient_quota"}), Meaning(used_up=True)),
+            (
+                ("Access denied, please make sure your account is in good standing.", "", {}),
+                Meaning(used_up=True),
+            ),
+            (("Model BAAI/bge-large-zh is currently loading", "", {}), Meaning(loading=True)),
+            (("the instance is warming up", "", {}), Meaning(loading=True)),
+            (("RPM limit exceeded", "", {}), Meaning(throttled=True)),
+            (("Too Many Requests", "", {}), Meaning(throttled=True)),
+            (("Too many inputs. The max number of inputs is 16.", "", {}), Meaning(max_texts=16)),
+            (("Invalid 'input': array too long. Expected an array with maximum length 2048", "", {}), ARRAY),
             (("Input is too long", "", {}), OF_TEXT),
             (("batch size is invalid, it should not be larger than 10.", "", {}), Meaning(max_texts=10)),
             (("The number of inputs must not exceed 64", "", {}), Meaning(max_texts=64)),
@@ -177,26 +252,51 @@ def test_every_kind_has_a_row() -> None:
 
 
 class TestRecognised:
-    """A server is known by its headers alone."""
+    """A server is known by its headers, or by its list of models."""
 
     @pytest.mark.parametrize(("name", "headers"), cases("headers"))
     def test_by_its_headers(self, name: str, headers: dict[str, str]) -> None:
         """Each kind is recognised by the headers that it sends."""
-        assert recognised(headers).name == name
+        assert recognised(headers) is NAMED[name]
 
     @pytest.mark.parametrize(
-        "server", ["my-llama.cpp", "nginx (ollama)", "not vllm", "x-compute-type", "openai-like"]
+        "headers",
+        [
+            {},
+            *[
+                {"server": server}
+                for server in (
+                    "my-llama.cpp",
+                    "nginx (ollama)",
+                    "not vllm",
+                    "uvicorn",
+                    "nginx/1.27",
+                    "Caddy",
+                    "",
+                )
+            ],
+            {"x-powered-by": "Express"},
+        ],
     )
-    def test_not_by_a_name_inside(self, server: str) -> None:
-        """A name that stands somewhere else in a header is nobody's."""
-        assert recognised({"server": server}).name == "openai-like"
+    def test_not_by_a_proxy(self, headers: dict[str, str]) -> None:
+        """A proxy's header, or a name that stands somewhere else in one, tells nothing of the server."""
+        assert recognised(headers) is None
 
-    @given(
-        st.dictionaries(st.sampled_from(["server", "via", "x-powered-by"]), st.text(max_size=20), max_size=3)
+    @pytest.mark.parametrize(
+        ("name", "owned_by"),
+        [
+            ("llama.cpp", "llamacpp"),
+            ("vllm", "vllm"),
+            ("infinity", "infinity"),
+            ("ollama", "library"),
+            ("lm-studio", "organization_owner"),
+        ],
     )
-    def test_any_headers_are_of_some_kind(self, headers: dict[str, str]) -> None:
-        """Whatever the headers, there is a kind."""
-        assert recognised(headers) in KINDS
+    def test_by_its_list_of_models(self, name: str, owned_by: str) -> None:
+        """A kind is recognised through any proxy by whose its models are said to be."""
+        assert owner(["someone", owned_by]) is NAMED[name]
+        assert owner([owned_by.upper()]) is NAMED[name]
+        assert owner(["openai", ""]) is None
 
 
 class TestTells:

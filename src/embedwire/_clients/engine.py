@@ -124,7 +124,7 @@ class Engine:
         # Only a vector shows that it embeds, and how wide; a second one, whether base64 carries the same.
         await self._embed_a_word()
         visitor.learn()
-        await visitor.look()
+        await visitor.look(self._settings.form)
         if self._settings.form.encoding == "auto":
             await self._embed_a_word()
 

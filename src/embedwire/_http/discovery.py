@@ -9,11 +9,12 @@ from collections.abc import Awaitable, Callable
 from dataclasses import replace
 
 from embedwire._http.exchange import Exchange, Request
-from embedwire._http.failures import Context, judge
+from embedwire._http.failures import judge
 from embedwire._http.messages import screened
 from embedwire._http.ready import seen
 from embedwire._http.records import Action, Fault, History, Refused
-from embedwire._http.reply import ContractBroken, models, parse
+from embedwire._http.reply import ContractBroken, models, owners, parse
+from embedwire._http.verdicts import Context
 from embedwire._http.wire import Broken, Reply
 from embedwire._servers.facts import ModelFacts, ServerFacts
 from embedwire._servers.slots import Slot
@@ -31,7 +32,7 @@ _NO_LIST = (400, 404, 405, 501)  # of a server that does not list its models
 
 
 class Discovery:
-    """Asks one server on behalf of one visitor. Its state is the questions under way.
+    """Asks one server on behalf of one visitor. Its state is the open questions, and the names that were warned of.
 
     Args:
         url: Of the server, version included.
@@ -56,6 +57,7 @@ class Discovery:
         self._secrets = secrets
         self._asking_model: dict[ModelFacts, asyncio.Task[str | None]] = {}
         self._looking: asyncio.Task[None] | None = None
+        self._warned: set[str] = set()
 
     async def served_model(
         self, form: Form, model: ModelFacts, slot: Slot | None = None, kind: Kind = "document"
@@ -85,43 +87,83 @@ class Discovery:
             await slot.take_again(kind)
         return name
 
-    def look_once(self, slot: Slot) -> None:
-        """Asks the server what it is, in the background, where it tells and was not asked.
+    def look_once(self, slot: Slot, model: str | None) -> None:
+        """Asks the server what it is, in the background, where it may tell and was not asked.
 
         Args:
             slot: Of a request that has its reply; the question takes its place for a moment.
+            model: The name in that request, where the user chose it.
         """
         if self._looking is not None and not self._looking.done():
             return
         kind, server = self._server.kind, self._server
-        if kind is None or kind.tells is None or server.asked or server.unanswered >= QUESTIONS:
+        tells = kind is None or kind.tells is not None or self._may_warn(model)
+        if server.asked or server.unanswered >= QUESTIONS or not tells:
             return
         place = slot.hand_over()
-        self._looking = asyncio.ensure_future(self._look_in(place))
+        self._looking = asyncio.ensure_future(self._look_in(place, model))
         self._looking.add_done_callback(seen)
         self._looking.add_done_callback(lambda _: place.give_back())
 
-    async def look(self) -> None:
-        """Asks the server what it is. Never fails: what it does not tell stays unknown."""
-        kind, server = self._server.kind, self._server
-        if kind is None or kind.tells is None:
+    async def look(self, model: str | None) -> None:
+        """Asks the server what it is. Never fails: what it does not tell stays unknown.
+
+        Args:
+            model: The name that requests carry, where the user chose it.
+        """
+        server = self._server
+        if server.kind is None or self._may_warn(model):
+            version = self._url.rpartition("/")[2]
+            if not await self._answered(f"/{version}/models", self._list):
+                return
+        kind = server.kind
+        if kind is not None and kind.tells is not None and not await self._answered(kind.tells, self._tell):
             return
+        server.asked = True
+        self._warn(model)
+
+    def _may_warn(self, model: str | None) -> bool:
+        """Whether the server embeds under any name, and so under a wrong one."""
+        kind = self._server.kind
+        return model is not None and kind is not None and kind.takes_any_name
+
+    def _warn(self, model: str | None) -> None:
+        names = self._server.models
+        if model is not None and names and model not in names and model not in self._warned:
+            self._warned.add(model)
+            logger.warning(
+                "%s: the server does not list a model of the name that was passed as model=, and embeds all the same; "
+                "it lists %d, see GET /models",
+                self._url,
+                len(names),
+            )
+
+    def _tell(self, body: bytes) -> None:
+        if self._server.kind is not None:
+            self._server.told = self._server.kind.read(parse(body))
+
+    def _list(self, body: bytes) -> None:
+        self._server.lists(models(body), owners(body))
+
+    async def _answered(self, path: str, read: Callable[[bytes], None]) -> bool:
+        """Asks one thing; False where it may be answered later."""
         try:
-            outcome = await self._ask(kind.tells)
+            outcome = await self._ask(path)
         except Exception as error:  # from the user's own key function; the next request will raise it
             logger.debug("%s: could not ask what the server is (%s)", self._url, type(error).__name__)
-            return
+            return False
         if isinstance(outcome, Reply) and outcome.status == 200:
             with contextlib.suppress(ContractBroken):
-                server.told = kind.read(parse(outcome.body))
-            server.asked = True
+                read(outcome.body)
         elif judge(outcome, Context()).action in _PASSING:
-            server.unanswered += 1
-        else:
-            server.asked = True
+            self._server.unanswered += 1
+            return False
+        elif self._server.kind is None:
+            self._server.lists((), ())
+        return True
 
-    async def _look_in(self, slot: Slot) -> None:
-        looking = asyncio.ensure_future(self.look())
+    async def _look_in(self, slot: Slot, model: str | None) -> None:
+        looking = asyncio.ensure_future(self.look(model))
         try:
             await asyncio.wait({looking}, timeout=QUICK)
             slot.give_back()
@@ -141,13 +183,14 @@ class Discovery:
                     method="GET",
                     url=f"{self._url}/models",
                     encode=lambda last: None,
-                    read=lambda reply: models(reply.body),
+                    read=lambda reply: (models(reply.body), owners(reply.body)),
                     form=form,
                     texts=[],
                 ),
                 model,
             )
-            names = done.result
+            names, owned_by = done.result
+            self._server.lists(names, owned_by)
         except Refused as refused:
             if refused.fault.status not in _NO_LIST:
                 raise Refused(Action.GIVE_UP, _of_the_list(refused.fault), refused.history) from None
@@ -156,7 +199,9 @@ class Discovery:
             some = screened(", ".join(repr(name[:60]) for name in names[:5]), self._secrets())
             what = f"the server has {len(names)} models, among them {some}"
             raise Refused(
-                Action.GIVE_UP, Fault(error=ServerRefused, what=what, cure="Pass model=."), History()
+                Action.GIVE_UP,
+                Fault(error=ServerRefused, what=what, cure="Pass model=.", of_server=True),
+                History(),
             )
         model.served, model.asked_model = (names[0] if names else None), True
         return model.served
@@ -173,4 +218,5 @@ def _of_the_list(fault: Fault) -> Fault:
         of_text=False,
         of_size=None,
         max_texts=None,
+        of_server=True,
     )

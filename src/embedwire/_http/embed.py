@@ -9,11 +9,11 @@ from typing import Any
 
 from embedwire._http.discovery import LEARN_FROM, Discovery
 from embedwire._http.exchange import Exchange, Request
-from embedwire._http.failures import Verdict
 from embedwire._http.ready import Ready
 from embedwire._http.records import Fault, Job, Matrix, Refused, Vectors
 from embedwire._http.reply import ContractBroken, Decoded, decode, fit, near
 from embedwire._http.transport import Transport
+from embedwire._http.verdicts import Verdict
 from embedwire._http.wire import Broken, Reply, encode
 from embedwire._servers.facts import ModelFacts, ServerFacts
 from embedwire._servers.known import model_facts, rate_limiter, server_facts
@@ -50,7 +50,7 @@ class Visitor:
         self._transport = transport
         self._server: ServerFacts = server_facts(target.base_url)
         self.ready = Ready(self._url, lambda: self._ask("/health"), self._server, transport.secrets)
-        self._exchange = Exchange(self._url, transport, self._server, self.ready, self.limiter)
+        self._exchange = Exchange(target, transport, self._server, self.ready, self.limiter)
         self._discovery = Discovery(self._url, self._exchange, self._ask, self._server, transport.secrets)
         self._embedded = 0
         self._trials: set[ModelFacts] = set()
@@ -119,7 +119,7 @@ class Visitor:
             vectors = await self._once_more(job, slot, facts, refused, believed)
         self._embedded += len(job.texts)
         if max(self._embedded, job.waiting) >= LEARN_FROM:
-            self._discovery.look_once(slot)
+            self._discovery.look_once(slot, job.form.model)
         return vectors
 
     async def _once_more(
@@ -150,10 +150,10 @@ class Visitor:
         """From now on it pays to find out what the server can."""
         self._embedded = max(self._embedded, LEARN_FROM)
 
-    async def look(self) -> None:
+    async def look(self, form: Form) -> None:
         """Asks the server what it is, where it was not asked."""
         if not self._server.asked:
-            await self._discovery.look()
+            await self._discovery.look(form.model)
 
     def tasks(self) -> list[asyncio.Task[Any]]:
         """The questions that are still open."""

@@ -10,28 +10,32 @@ import logging
 import random
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
-from embedwire._http.failures import Context, Unusable, Verdict, judge
+from embedwire._http.failures import judge
+from embedwire._http.gateways import GATEWAY
 from embedwire._http.messages import WITHHELD, screened
-from embedwire._http.ready import POLL_MOST, Ready
+from embedwire._http.ready import Ready
 from embedwire._http.records import NEW, Action, Fault, History, Refused, never, no_end
 from embedwire._http.repeats import Stop, next_step, noted
 from embedwire._http.reply import ContractBroken
+from embedwire._http.statuses import PROXY_ASKS
 from embedwire._http.threads import in_thread
 from embedwire._http.transport import Transport
+from embedwire._http.verdicts import Context, Unusable, Verdict
 from embedwire._http.wire import Broken, Reply
+from embedwire._http.words import said
 from embedwire._servers.facts import ModelFacts, ServerFacts
 from embedwire._servers.limiter import RateLimiter, Sent
 from embedwire._servers.sizes import max_reply
 from embedwire._servers.slots import Slot
+from embedwire._settings.address import Target
 from embedwire._settings.options import Kind, RateLimit
 from embedwire._settings.settings import Form
 
 logger = logging.getLogger("embedwire")
 T = TypeVar("T")
 
-CROWD = 2  # requests on the wire; where one of more than these is reset, there may be too many
 LARGE_TEXTS = 100_000  # characters that are screened on the loop; more are in a thread
 
 
@@ -75,11 +79,23 @@ class Done(Generic[T]):
     sent: int
 
 
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """For a server that is not ready: since when, in loop time, and how long before it is asked again."""
+
+    since: float = 0.0
+    pause: float = 0.0
+
+
+NO_WAIT = Wait()
+PAUSE_LEAST, PAUSE_MOST = 1.0, 15.0  # seconds, where a server says that it is ready and then is not
+
+
 class Exchange:
     """Sends requests of one visitor to one server, on one loop. It has no state of its own.
 
     Args:
-        url: Of the server, for messages.
+        target: The server and who asks.
         transport: The network.
         server: What is known of the server; written here: alive, forgotten.
         ready: Waits for the server.
@@ -89,14 +105,15 @@ class Exchange:
 
     def __init__(
         self,
-        url: str,
+        target: Target,
         transport: Transport,
         server: ServerFacts,
         ready: Ready,
         limiter: Callable[[RateLimit], RateLimiter],
         rand: Callable[[], float] = random.random,
     ) -> None:
-        self._url = url
+        self._target = target
+        self._url = target.base_url
         self._transport = transport
         self._server = server
         self._ready = ready
@@ -111,21 +128,22 @@ class Exchange:
         """
         history, last = request.history, None
         resent, paid = False, 0
-        waiting_since: float | None = None
+        wait = NO_WAIT
         while True:
-            answer = await self._once(request, last, history, resent, model.seconds)
+            answer = await self._once(request, last, history, resent, model)
             if isinstance(answer, Done):
                 if request.slot is not None:
                     model.succeeded(answer.seconds, at_once=history.failures == request.history.failures)
                 return answer
-            last, history = answer, noted(history, answer)
+            last = answer
+            if answer.action is Action.WAIT:
+                answer, wait = await self._outlast(answer, noted(history, answer), request, wait)
+            history = noted(history, answer)
             if answer.action is Action.RESEND:
                 resent = True
                 self._note(request)
-            elif answer.action is Action.WAIT:
-                waiting_since = await self._outlast(answer.fault, history, request, waiting_since)
-            else:
-                waiting_since = None
+            elif answer.action is not Action.WAIT:
+                wait = NO_WAIT
                 paid = await self._repeat(answer, history, request, model, paid)
 
     def reserve(self, form: Form, texts: list[str]) -> Sent | None:
@@ -155,7 +173,7 @@ class Exchange:
         last: Verdict | None,
         history: History,
         resent: bool,
-        usual: float | None,
+        model: ModelFacts,
     ) -> Done[T] | Verdict:
         """Sends a request, and reads the reply or judges what went wrong."""
         form, slot, now = request.form, request.slot, asyncio.get_running_loop().time
@@ -169,10 +187,11 @@ class Exchange:
             )
         except asyncio.CancelledError:
             if slot is not None and not self._server.drops_work:
-                slot.give_up(now() - begun, usual)
+                slot.give_up(now() - begun, model.seconds)
             raise
         if isinstance(outcome, Reply):
-            self._server.alive = True
+            # What stands in front of a server may answer for one that nobody ever saw.
+            self._server.alive = self._server.alive or outcome.status not in (*GATEWAY, PROXY_ASKS)
             answer = _read(request, outcome)
             if not isinstance(answer, (Reply, Unusable)):
                 if slot is not None:
@@ -180,23 +199,16 @@ class Exchange:
                 return Done(result=answer, seconds=now() - begun, sent=history.sent + 1)
             outcome = answer
         mark = _fingerprint(outcome)
-        verdict = judge(outcome, self._context(request, history, resent, mark))
+        seen = replace(
+            _context(request, self._target, history, mark),
+            alive=self._server.alive,
+            accepted=model.seconds is not None,
+            resent=resent,
+        )
+        verdict = judge(outcome, seen)
         if slot is not None:
             _push_less(slot, verdict)
         return replace(verdict, mark=mark)
-
-    def _context(self, request: Request[T], history: History, resent: bool, mark: int | None) -> Context:
-        return Context(
-            alive=self._server.alive,
-            resent=resent,
-            timeouts=history.timeouts,
-            breaks=history.breaks,
-            same=mark is not None and history.last == mark,
-            crowd=request.slot is not None and request.slot.crowd > CROWD,
-            lone=len(request.texts) <= 1,
-            bisecting=history.bisecting,
-            suspicious=request.suspicious(),
-        )
 
     async def _repeat(
         self, answer: Verdict, history: History, request: Request[T], model: ModelFacts, paid: int
@@ -237,18 +249,18 @@ class Exchange:
             await request.slot.take_again(request.kind)
 
     async def _outlast(
-        self, fault: Fault, history: History, request: Request[T], since: float | None
-    ) -> float:
+        self, answer: Verdict, history: History, request: Request[T], wait: Wait
+    ) -> tuple[Verdict, Wait]:
         """Waits off the wire until the server is ready.
 
         Args:
-            fault: How it showed that it is not.
+            answer: How it showed that it is not.
             history: Of the texts.
             request: What waits.
-            since: When the wait began, where the server said before that it is ready, and was not.
+            wait: What was waited for it already, where it said before that it is ready, and was not.
 
         Returns:
-            When the wait began, in loop time.
+            The answer, with what to do instead where the server was ready all the time; and the wait so far.
 
         Raises:
             Refused: It took too long.
@@ -256,16 +268,21 @@ class Exchange:
         if request.slot is not None:
             request.slot.give_back()
         self._server.forget()
-        begun = since or asyncio.get_running_loop().time()
-        if since is not None:
-            await asyncio.sleep(POLL_MOST)
-        why_not = await self._ready.outlast(fault, request.form.timeouts, request.until, begun)
-        if why_not is not None:
-            raise await self._refused(Action.GIVE_UP, why_not, history, request)
+        now = asyncio.get_running_loop().time
+        begun = wait.since or now()
+        if wait.pause:
+            await asyncio.sleep(wait.pause)
+        ended = await self._ready.outlast(answer.fault, request.form.timeouts, request.until, begun)
+        if ended.why_not is not None:
+            raise await self._refused(Action.GIVE_UP, ended.why_not, history, request)
+        # A gateway without `/health` says nothing of its server; smaller parts help all the same, where they may.
+        there = ended.is_sure or answer.if_ready is Action.SPLIT
+        if answer.if_ready is not None and there and not ended.was_gone:
+            return replace(answer, action=answer.if_ready), NO_WAIT
         await self.until_moment(request.form, self.reserve(request.form, request.texts), request.slot)
         if request.slot is not None:
             await request.slot.take_again(request.kind)
-        return begun
+        return answer, Wait(begun, min(PAUSE_MOST, wait.pause * 2 or PAUSE_LEAST))
 
     def _note(self, request: Request[T]) -> None:
         if request.form.rate is not None and request.texts:
@@ -292,7 +309,25 @@ def _read(request: Request[T], reply: Reply) -> T | Reply | Unusable:
     try:
         return request.read(reply)
     except ContractBroken as broken:
-        return Unusable(what=str(broken), position=broken.position, cut=broken.cut)
+        told = said(reply.body)
+        what = f"a web page, “{told.message}”" if told.page else str(broken)
+        return Unusable(what=what, position=broken.position, cut=broken.cut, said=told)
+
+
+def _context(request: Request[Any], target: Target, history: History, mark: int | None) -> Context:
+    return Context(
+        failures=history.failures,
+        timeouts=history.timeouts,
+        breaks=history.breaks,
+        same=mark is not None and history.last == mark,
+        in_flight=1 if request.slot is None else request.slot.crowd,
+        lone=len(request.texts) <= 1,
+        bisecting=history.bisecting,
+        suspicious=request.suspicious(),
+        key=target.api_key is not None or bool(target.headers),
+        proxy=target.proxy is not None,
+        tls=target.base_url.startswith("https:"),
+    )
 
 
 def _push_less(slot: Slot, verdict: Verdict) -> None:

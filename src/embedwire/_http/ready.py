@@ -6,11 +6,13 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Awaitable, Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
-from embedwire._http.failures import Context, judge
+from embedwire._http.failures import judge
+from embedwire._http.gateways import GATEWAY
 from embedwire._http.messages import screened
 from embedwire._http.records import Action, Fault, History, Refused
+from embedwire._http.verdicts import Context
 from embedwire._http.wire import Break, Broken, Reply
 from embedwire._servers.facts import ServerFacts
 from embedwire._settings.options import Timeouts
@@ -20,11 +22,26 @@ logger = logging.getLogger("embedwire")
 
 POLL_LEAST, POLL_MOST = 0.1, 2.0  # seconds between two questions to a server that is not ready
 LOADING_WAIT = 120.0  # seconds to wait for a loading model where the timeouts set no total
-_HOPELESS = {Break.NAME, Break.TLS, Break.NOT_HTTP}  # waiting does not help
+_HOPELESS = {Break.NAME, Break.TLS, Break.PLAIN, Break.NOT_HTTP}  # waiting does not help
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """How a wait for a server ended.
+
+    Attributes:
+        why_not: Why it is not ready; None where it is.
+        was_gone: It was seen not to be, in between.
+        is_sure: It is: it has ``/health``, and that says so.
+    """
+
+    why_not: Fault | None
+    was_gone: bool = False
+    is_sure: bool = False
 
 
 class Ready:
-    """Polls ``/health`` while somebody waits. Its state is the task that polls, and who waits for it.
+    """Polls ``/health`` while somebody waits. Its state is the task that polls, who waits for it, and what it heard.
 
     Args:
         url: Of the server, for messages.
@@ -47,9 +64,10 @@ class Ready:
         self._poller: asyncio.Task[None] | None = None
         self._waiters = 0
         self._last: Reply | Broken | None = None
+        self._not_ready = 0
 
     async def wait(self) -> None:
-        """Returns when the server answers ``/health`` with anything but 503.
+        """Returns when the server itself answers ``/health``, and not with a 503.
 
         Raises:
             Refused: Waiting is in vain.
@@ -65,37 +83,38 @@ class Ready:
 
     async def outlast(
         self, fault: Fault, timeouts: Timeouts, until: Callable[[], float | None], since: float
-    ) -> Fault | None:
+    ) -> Ended:
         """Waits for a server that is not ready, as long as it is worth it.
 
         Args:
             fault: How it showed.
-            timeouts: A model may load for as long as a request may take, a server be gone as long as a connect.
+            timeouts: A model may load for as long as a request may take; a server that answered before may be gone
+                for `restart`, any other for as long as a connect.
             until: The moment, in loop time, after which nobody waits; it may move while this waits.
             since: When the wait began, in loop time.
-
-        Returns:
-            None where it is ready; else why it is not.
         """
         now = asyncio.get_running_loop().time
         logger.info("%s: %s; waiting until it is ready", self._url, fault.what)
+        polls = self._not_ready
         while True:
-            limit, last = since + _patience(fault, timeouts), until()
+            patience, knob = self._patience(fault, timeouts)
+            limit, last = since + patience, until()
             end = limit if last is None else min(limit, last)
             if end <= now():
-                seen = self.why_not()
-                if fault.status is not None or seen.status != 503 or end != limit:
-                    return fault
-                fault = seen  # it was gone, is back, and loads its model: that may take longer
-                continue
+                if fault.patience == "gone" and self._loads() and end == limit:
+                    fault = self.why_not()  # it was gone, is back, and loads its model: that may take longer
+                    continue
+                waited = f", and was waited for {patience:g} s ({knob})" if end == limit else ""
+                return Ended(replace(fault, what=fault.what + waited))
             with contextlib.suppress(asyncio.TimeoutError):
                 await asyncio.wait_for(self.wait(), end - now())
-                return None
+                last_said = self._last.status if isinstance(self._last, Reply) else 0
+                return Ended(None, self._not_ready > polls, is_sure=200 <= last_said < 300)
 
     def why_not(self) -> Fault:
         """Why the server is not ready yet, for a message."""
         last = self._last
-        if last is None or (isinstance(last, Reply) and last.status != 503):
+        if last is None or _is_ready(last):
             up = "the server is up, but it did not embed a word in that time"
             what = "no answer yet" if last is None else up
             return Fault(error=ServerUnavailable, what=what, cure="See the server's log.")
@@ -106,12 +125,25 @@ class Ready:
         """What is under way."""
         return [self._poller] if self._poller is not None and not self._poller.done() else []
 
+    def _loads(self) -> bool:
+        """Whether it said last that it loads its model."""
+        return self._last is not None and not _is_ready(self._last) and self.why_not().patience == "loading"
+
+    def _patience(self, fault: Fault, timeouts: Timeouts) -> tuple[float, str]:
+        """Seconds to wait for a server, and the knob that sets them."""
+        if fault.patience == "loading":
+            return timeouts.total or LOADING_WAIT, "timeout=Timeouts(total=…)"
+        if self._server.alive and fault.patience == "gone":
+            return timeouts.restart, "timeout=Timeouts(restart=…)"
+        return timeouts.connect or timeouts.restart, "timeout=Timeouts(connect=…)"
+
     async def _poll(self) -> None:
         pause = POLL_LEAST
         while True:
             outcome = self._last = await self._ask()
-            if isinstance(outcome, Reply) and outcome.status != 503:
+            if _is_ready(outcome):
                 return
+            self._not_ready += 1
             if isinstance(outcome, Broken) and outcome.how in _HOPELESS and not self._server.alive:
                 raise Refused(Action.GIVE_UP, judge(outcome, Context()).fault, History())
             await asyncio.sleep(pause)
@@ -120,14 +152,12 @@ class Ready:
             pause = min(POLL_MOST, pause * 2)
 
 
+def _is_ready(outcome: Reply | Broken) -> bool:
+    """Whether somebody answers at all; a server without ``/health`` says 404."""
+    return isinstance(outcome, Reply) and outcome.status not in GATEWAY
+
+
 def seen(task: asyncio.Task[object]) -> None:
     """Takes note of a task's exception, so that asyncio does not report it when all who waited are gone."""
     if not task.cancelled():
         task.exception()
-
-
-def _patience(fault: Fault, timeouts: Timeouts) -> float:
-    """Seconds to wait for a server: as long as a request may take while it loads, as a connect while it is gone."""
-    if fault.status is None:
-        return timeouts.connect or LOADING_WAIT
-    return timeouts.total or LOADING_WAIT

@@ -8,7 +8,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +19,9 @@ from embedwire._settings.settings import Form
 from embedwire.exceptions import RequestError
 
 Matrix = NDArray[np.float32]
+
+
+Patience: TypeAlias = Literal["loading", "gone", "unloaded"]
 
 
 class Action(enum.Enum):
@@ -126,11 +129,15 @@ class Fault:
         of_text: The server blames the text itself (too long, no number for it), not the request.
         of_size: What there may have been too much of in the request.
         harmful: The server broke off or timed out, so each repeat does harm.
+        timed_out: It timed out, here or at a gateway.
         status: HTTP status.
         retry_after: Seconds that the server asked to wait.
         tokens: Tokens in the text, where the server tells.
         limit: The limit in tokens, where the server tells.
         max_texts: The most texts the server takes in one request, where it tells.
+        patience: What the server is waited for: that it has loaded its model, that it is back, or that it loads a model
+            which was never seen there.
+        of_server: No text is involved, so that none is named.
     """
 
     error: type[RequestError]
@@ -141,11 +148,14 @@ class Fault:
     of_text: bool = False
     of_size: Literal["texts", "chars"] | None = None
     harmful: bool = False
+    timed_out: bool = False
     status: int | None = None
     retry_after: float | None = None
     tokens: int | None = None
     limit: int | None = None
     max_texts: int | None = None
+    patience: Patience = "gone"
+    of_server: bool = False
 
 
 class Refused(Exception):

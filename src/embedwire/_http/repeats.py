@@ -6,11 +6,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from embedwire._http.backoff import delay
-from embedwire._http.failures import Verdict
 from embedwire._http.records import Action, Fault, History
+from embedwire._http.verdicts import Verdict
 from embedwire._servers.pace import THROTTLED, TRANSIENT, Budget
 from embedwire._settings.options import RetryPolicy
-from embedwire.exceptions import RequestTimeout
 
 _COST = {Action.RETRY: TRANSIENT, Action.THROTTLE: THROTTLED}  # of the budget of repeats
 
@@ -37,14 +36,14 @@ def noted(history: History, verdict: Verdict) -> History:
     # What was refused for its size or its text was no attempt at what is sent in parts.
     divided = verdict.action is Action.SPLIT and not fault.harmful and fault.status != 500
     counts = verdict.action not in (Action.WAIT, Action.RESEND) and not divided
-    timed_out = fault.error is RequestTimeout
+    timed_out = fault.timed_out
     broke = (fault.harmful and not timed_out) or (fault.status or 0) >= 500
     return replace(
         history,
         sent=history.sent + 1,
         failures=history.failures + counts,
         timeouts=history.timeouts + timed_out,
-        breaks=history.breaks + (broke and counts),
+        breaks=history.breaks + (broke and (counts or (fault.harmful and verdict.action is Action.WAIT))),
         last=verdict.mark,
     )
 
@@ -78,7 +77,7 @@ def next_step(
     if over or action not in _COST:
         search = over and history.bisecting and (fault.harmful or fault.status == 500)
         return Stop(Action.SPLIT if search else Action.GIVE_UP, fault)
-    pause = delay(retry, action, history.failures, fault.retry_after, rand)
+    pause = max(verdict.pause, delay(retry, action, history.failures, fault.retry_after, rand))
     if problem := _too_late(pause, fault, retry, left):
         return Stop(Action.GIVE_UP, replace(fault, what=fault.what + problem))
     if not budget.spend(_COST[action]):  # a 500 may be one text's fault all the same
@@ -87,7 +86,7 @@ def next_step(
 
 
 def _split(fault: Fault, history: History, budget: Budget, *, paid: int, over: bool) -> Stop:
-    if fault.error is RequestTimeout and over and not history.bisecting:
+    if fault.timed_out and over and not history.bisecting:
         return Stop(Action.GIVE_UP, fault)
     if not fault.harmful:
         budget.earn(paid)  # what was repeated is permanent, which costs nobody else his repeats

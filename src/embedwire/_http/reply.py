@@ -285,8 +285,20 @@ def models(body: bytes) -> list[str]:
     Raises:
         ContractBroken: The reply is no JSON object.
     """
-    data = parse(body).get("data")
-    if not isinstance(data, list):
-        return []
-    names = [item.get("id") for item in data if isinstance(item, dict)]
+    names = [item.get("id") for item in _models(body)]
     return [name for name in names if isinstance(name, str) and is_unicode(name)]
+
+
+def owners(body: bytes) -> list[str]:
+    """Who owns those models, which tells the software.
+
+    Raises:
+        ContractBroken: The reply is no JSON object.
+    """
+    names = [item.get("owned_by") for item in _models(body)]
+    return [name for name in names if isinstance(name, str)]
+
+
+def _models(body: bytes) -> list[dict[str, Any]]:
+    data = parse(body).get("data")
+    return [item for item in data if isinstance(item, dict)] if isinstance(data, list) else []

@@ -12,6 +12,7 @@ import functools
 import io
 import logging
 import os
+import socket
 import ssl
 from typing import Any, Protocol
 from urllib.parse import unquote, urlsplit
@@ -172,11 +173,16 @@ class AiohttpTransport:
                     return content
                 if response.headers.get("Connection", "").lower() == "close":
                     self._lives.announced()
-                return Reply(status=response.status, headers=response.headers, body=content, life=born.get())
+                return Reply(
+                    status=response.status,
+                    headers=response.headers,
+                    body=content,
+                    life=born.get(),
+                    reused=reused.get(),
+                )
         except Exception as error:
             # Whatever it is: translated, not chained. Its frames hold the texts, and headers with the key.
-            how, detail = _cause(error, answered=answered)
-            return Broken(how=how, reused=reused.get(), detail=detail)
+            return _broken(error, answered=answered)
 
     def _fresh_key(self) -> dict[str, str] | None:
         """The header of a key that may change from request to request."""
@@ -261,6 +267,7 @@ _CAUSES: tuple[tuple[tuple[type[Exception], ...], Break], ...] = (
     ((aiohttp.SocketTimeoutError,), Break.READ_TIMEOUT),
     ((asyncio.TimeoutError, TimeoutError), Break.TOTAL_TIMEOUT),
     ((aiohttp.ClientConnectorDNSError, UnicodeError), Break.NAME),  # or a label that no name can have
+    ((aiohttp.ClientProxyConnectionError, aiohttp.ClientHttpProxyError), Break.PROXY),
     ((aiohttp.ClientSSLError, ssl.SSLError), Break.TLS),
     ((aiohttp.ClientConnectorError,), Break.REFUSED),
     ((aiohttp.ClientResponseError, aiohttp.InvalidURL), Break.NOT_HTTP),
@@ -268,13 +275,30 @@ _CAUSES: tuple[tuple[tuple[type[Exception], ...], Break], ...] = (
 )
 
 
-def _cause(error: Exception, *, answered: bool) -> tuple[Break, str]:
+# What OpenSSL calls an answer that is no TLS.
+_NO_TLS = {
+    "WRONG_VERSION_NUMBER",
+    "HTTP_REQUEST",
+    "UNKNOWN_PROTOCOL",
+    "RECORD_LAYER_FAILURE",
+    "PACKET_LENGTH_TOO_LONG",
+}
+
+
+def _broken(error: Any, *, answered: bool) -> Broken:
+    """What an exception means; its own words may hold texts and keys."""
     how = next((how for kinds, how in _CAUSES if isinstance(error, kinds)), None)
     if how is None:
         if not isinstance(error, (aiohttp.ClientError, OSError, ValueError)):
-            return Break.OTHER, type(error).__name__
+            return Broken(how=Break.OTHER, detail=type(error).__name__)
         how = Break.CUT if answered else Break.CLOSED
-    return how, _detail(error, how)
+    system = getattr(error, "os_error", None)
+    if how is Break.NAME and getattr(system, "errno", None) == socket.EAI_AGAIN:
+        how = Break.LOOKUP
+    if how is Break.TLS and getattr(system, "reason", None) in _NO_TLS:
+        how = Break.PLAIN
+    status = error.status if isinstance(error, aiohttp.ClientHttpProxyError) else None
+    return Broken(how=how, reused=reused.get(), detail=_detail(error, how), status=status)
 
 
 def _detail(error: Any, how: Break) -> str:
@@ -282,6 +306,6 @@ def _detail(error: Any, how: Break) -> str:
     if how is Break.TLS:
         cause = getattr(error, "certificate_error", None) or error.__cause__ or error
         return getattr(cause, "verify_message", "") or type(cause).__name__
-    if how is Break.REFUSED:
+    if how in (Break.REFUSED, Break.PROXY) and isinstance(error, aiohttp.ClientConnectorError):
         return os.strerror(error.os_error.errno) if error.os_error.errno else ""
     return ""

@@ -14,9 +14,12 @@ class Break(enum.Enum):
     """How a request ended without a reply."""
 
     NAME = "the host's name cannot be looked up"
+    LOOKUP = "the host's name cannot be looked up for the moment"
     REFUSED = "no connection could be made"
     CONNECT_TIMEOUT = "no connection within the connect timeout"
     TLS = "the TLS handshake failed"
+    PLAIN = "the TLS handshake met something else than TLS"
+    PROXY = "the proxy could not be reached, or did not reach the server"
     CLOSED = "the connection was closed before a reply"
     CUT = "the connection broke in the middle of the reply"
     READ_TIMEOUT = "silence for longer than the sock_read timeout"
@@ -35,11 +38,13 @@ class Broken:
         how: The way it ended.
         reused: The connection had carried an earlier request, so it may just have been stale.
         detail: The operating system's words, which hold neither texts nor keys.
+        status: HTTP status of a proxy's refusal.
     """
 
     how: Break
     reused: bool = False
     detail: str = ""
+    status: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,12 +56,14 @@ class Reply:
         headers: Its headers.
         body: Its body.
         life: Of the connection: grows when connections were lost, so that the server may be another one by now.
+        reused: The connection had carried an earlier request, so the reply may be to nothing that was asked.
     """
 
     status: int
     headers: Mapping[str, str] = field(repr=False)
     body: bytes = field(repr=False)
     life: int = 0
+    reused: bool = False
 
 
 def encode(texts: Sequence[str], *, model: str | None, encoding: str, dimensions: int | None) -> bytes:

@@ -174,7 +174,8 @@ def _unwanted(item: Item, call: Call) -> None:
 
 def _error(call: Call, row: int, fault: Fault, sent: int) -> RequestError:
     count = None if call.offset is not None else call.count
-    return to_error(fault, attempts=sent, server=call.lane.server, index=call.index(row), count=count)
+    index = None if fault.of_server else call.index(row)
+    return to_error(fault, attempts=sent, server=call.lane.server, index=index, count=count)
 
 
 def _another(error: Exception) -> Exception:

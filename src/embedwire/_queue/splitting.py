@@ -23,10 +23,12 @@ def parts(batch: Batch, fault: Fault, history: History) -> list[list[Item]]:
     suspect = None if fault.position is None else batch.items[fault.position]
     if suspect in items:
         return [part for part in ([item for item in items if item is not suspect], [suspect]) if part]
-    # What harms the server is not tried out on it more often than it must be: caller by caller, then text by text.
-    if fault.harmful and history.timeouts + history.breaks > 1 and len(groups := by_caller(items)) > 1:
+    # What harms the server is not tried out on it more often than it must be: by caller, then in ever more parts.
+    harms = history.timeouts + history.breaks if fault.harmful else 1
+    if harms > 1 and len(groups := by_caller(items)) > 1:
         return groups
-    size = max(1, min(fault.max_texts or len(items), (len(items) + 1) // 2))
+    pieces = 2 ** max(1, harms)
+    size = max(1, min(fault.max_texts or len(items), (len(items) + pieces - 1) // pieces))
     return [items[at : at + size] for at in range(0, len(items), size)]
 
 

@@ -5,11 +5,11 @@ No locks: each fact is one plain assignment, and one that is lost does no harm.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from embedwire._servers.kinds import ServerKind, Told, recognised
+from embedwire._servers.kinds import OPENAI_LIKE, ServerKind, Told, owner, recognised
 from embedwire._servers.pace import Budget
 
 MOST_CHANGES = 3  # of the Server header, before no more is asked for it
@@ -20,9 +20,11 @@ class ServerFacts:
     """A server, whoever asks. Written by `_http`. Asked again after a restart, a loading model, other software.
 
     Attributes:
-        kind: Its software; None until it answered.
+        kind: Its software; None while that is not known.
         software: Its ``Server`` header.
+        listed: Its software as its list of models shows it, through a proxy that replaces the header.
         told: What it says of itself.
+        models: The names of its models, where it was asked.
         asked: Whether it told all that it will.
         unanswered: Questions that failed for a passing reason.
         alive: It has answered.
@@ -31,11 +33,14 @@ class ServerFacts:
 
     kind: ServerKind | None = None
     software: str | None = None
+    listed: ServerKind | None = None
     told: Told = field(default_factory=Told)
+    models: tuple[str, ...] = ()
     asked: bool = False
     unanswered: int = 0
     alive: bool = False
     changes: int = 0
+    _met: bool = False
 
     @property
     def drops_work(self) -> bool:
@@ -47,16 +52,23 @@ class ServerFacts:
         if self.is_changed(headers) and self.changes < MOST_CHANGES:
             self.changes += 1
             self.forget()
-        self.kind = recognised(headers)
-        self.software = _software(headers, self.kind)
+        self.software, self._met = _software(headers), True
+        self.kind = recognised(headers) or self.listed
+
+    def lists(self, models: Iterable[str], owners: Iterable[str]) -> None:
+        """It told which models it has, and whose they are."""
+        self.models = tuple(models)
+        self.listed = owner(owners) or OPENAI_LIKE
+        self.kind = self.kind or self.listed
 
     def is_changed(self, headers: Mapping[str, str]) -> bool:
         """Whether these are the headers of other software than before."""
-        return self.kind is not None and self.software != _software(headers, recognised(headers))
+        return self._met and self.software != _software(headers)
 
     def forget(self) -> None:
         """It may have been restarted, with other settings."""
         self.told, self.asked, self.unanswered = Told(), False, 0
+        self.listed, self.models = None, ()
 
 
 @dataclass(slots=True, eq=False)
@@ -96,5 +108,6 @@ class ModelFacts:
         self.seconds = seconds if self.seconds is None else 0.7 * self.seconds + 0.3 * seconds
 
 
-def _software(headers: Mapping[str, str], kind: ServerKind) -> str | None:
-    return headers.get("server") or (kind.name if kind.own_header else None)  # TEI has no Server header
+def _software(headers: Mapping[str, str]) -> str | None:
+    kind = recognised(headers)
+    return headers.get("server") or (kind.name if kind is not None else None)  # TEI has no Server header

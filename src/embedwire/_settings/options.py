@@ -23,18 +23,22 @@ class Timeouts:
 
     Attributes:
         total: From sending to the last byte of the reply. Default 120.
-        connect: For name look-up, TCP and TLS; also how long a server that answered before and now refuses
-            connections (a restart) is waited for. Default 10.
+        connect: For name look-up, TCP and TLS; a server that was never seen is waited for as long. Default 10.
         sock_read: Longest silence between two reads. Default 60.
+        restart: How long a server that answered before is waited for where it is gone: it refuses connections, or
+            what stands in front of it answers 502, 503 or 504. A number always. Default 60, as servers that open
+            their port last (Infinity, vLLM) take 20 to 70 s.
     """
 
     total: float | None = 120.0
     connect: float | None = 10.0
     sock_read: float | None = 60.0
+    restart: float = 60.0
 
     def __post_init__(self) -> None:
         for name in ("total", "connect", "sock_read"):
             check_seconds(f"timeout.{name}", getattr(self, name))
+        check_seconds("timeout.restart", self.restart, zero=True, none=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -140,7 +140,7 @@ FAILURES = {
         arguments={"base_url": "http://elsewhere.test", "proxy": f"http://{USER}@127.0.0.1:{{port}}"},
     ),
     "a proxy that opens no tunnel": Failure(
-        error=BadReply,
+        error=ServerRefused,
         script=refusal(407),
         arguments={"base_url": "https://elsewhere.test", "proxy": f"http://{USER}@127.0.0.1:{{port}}"},
     ),

@@ -6,7 +6,7 @@ To add one: a file with a `ServerKind`, and its line in `KINDS`.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,14 +19,20 @@ from embedwire._servers.kinds.openai_like import OPENAI_LIKE
 from embedwire._servers.kinds.tei import TEI
 from embedwire._servers.kinds.vllm import VLLM
 
-__all__ = ["KINDS", "Meaning", "ServerKind", "Told", "meaning", "recognised"]
+__all__ = ["KINDS", "OPENAI_LIKE", "Meaning", "ServerKind", "Told", "meaning", "owner", "recognised"]
 
 KINDS = (LLAMA_CPP, TEI, INFINITY, OLLAMA, VLLM, LM_STUDIO, OPENAI_LIKE)  # the last is the rest
 
 
-def recognised(headers: Mapping[str, str]) -> ServerKind:
-    """The kind of server that sends such headers; names of headers in any case."""
-    return next((kind for kind in KINDS if kind.sends(headers)), OPENAI_LIKE)
+def recognised(headers: Mapping[str, str]) -> ServerKind | None:
+    """The kind of server that sends such headers, in any case; None where they are a proxy's, or tell nothing."""
+    return next((kind for kind in KINDS if kind.sends(headers)), None)
+
+
+def owner(names: Iterable[str]) -> ServerKind | None:
+    """The kind of server whose list of models names such owners; None where none of them tells."""
+    owners = {name.lower() for name in names}
+    return next((kind for kind in KINDS if kind.owned_by and kind.owned_by in owners), None)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,14 +44,30 @@ class Meaning:
         tokens: Tokens in it.
         limit: The limit in tokens.
         max_texts: The most texts in one request.
+        too_large: The request has too many tokens for a limit of its rate.
+        of_request: The request itself is at fault.
+        of_model: The same, and it is the name of the model.
+        of_key: The key is not accepted.
+        used_up: The account has no money, or no quota, left.
         loading: The model is still loading.
+        unloaded: The model was put out of memory, and may come back.
+        throttled: Too much was sent in too short a time.
+        cure: What to do about it, where a kind of server knows; else "".
     """
 
     of_text: bool = False
     tokens: int | None = None
     limit: int | None = None
     max_texts: int | None = None
+    too_large: bool = False
+    of_request: bool = False
+    of_model: bool = False
+    of_key: bool = False
+    used_up: bool = False
     loading: bool = False
+    unloaded: bool = False
+    throttled: bool = False
+    cure: str = ""
 
 
 def meaning(words: str, error_type: str, details: Mapping[str, Any]) -> Meaning:
@@ -57,12 +79,17 @@ def meaning(words: str, error_type: str, details: Mapping[str, Any]) -> Meaning:
         details: All its fields.
     """
     tokens, limit = _numbers(words, details)
+    codes = [value for name in ("type", "code", "status") if isinstance(value := details.get(name), str)]
+    all_words = " ".join((words, error_type, *codes, *map(str, details)))
+    found = {name: bool(pattern.search(all_words)) for name, pattern in _ANY.items()}
+    found["of_text"] = (found["of_text"] or tokens is not None) and not found["too_large"]
+    found["of_request"] = found["of_request"] or found["of_model"] or details.get("param") in _FIELDS
     return Meaning(
-        of_text=bool(_OF_TEXT.search(words) or _OF_TEXT.search(error_type)),
         tokens=tokens,
         limit=limit,
         max_texts=_max_texts(words),
-        loading=bool(_LOADING.search(words)),
+        cure=next((cure for pattern, cure in _CURES if pattern.search(words)), ""),
+        **found,
     )
 
 
@@ -86,12 +113,34 @@ def _max_texts(words: str) -> int | None:
     return None
 
 
-def _any(patterns: list[str]) -> re.Pattern[str]:
+def _any(name: str) -> re.Pattern[str]:
+    """Whether any kind's words of a name are among some words."""
+    patterns = [getattr(kind.words, name) for kind in KINDS]
     return re.compile("|".join(pattern for pattern in patterns if pattern), re.IGNORECASE)
 
 
-_OF_TEXT = _any([kind.words.of_text for kind in KINDS])
-_LOADING = _any([kind.words.loading for kind in KINDS])
+_ANY = {
+    name: _any(name)
+    for name in (
+        "of_text",
+        "too_large",
+        "of_request",
+        "of_model",
+        "of_key",
+        "used_up",
+        "loading",
+        "unloaded",
+        "throttled",
+    )
+}
+_FIELDS = (
+    "model",
+    "dimensions",
+    "encoding_format",
+    "user",
+    "input_type",
+)  # of a request, none of which is a text
+_CURES = [(re.compile(pattern, re.IGNORECASE), cure) for kind in KINDS for pattern, cure in kind.cures]
 _TOKENS = [re.compile(kind.words.tokens, re.IGNORECASE | re.DOTALL) for kind in KINDS if kind.words.tokens]
 # Not a number of tokens or bytes.
 _TOO_MANY = [

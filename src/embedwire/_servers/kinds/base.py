@@ -30,13 +30,27 @@ class Words:
         of_text: The text itself is at fault (too long, no number for it), whatever the status.
         tokens: The same, with the groups ``tokens`` and ``limit``.
         too_many: There are too many texts, with the group ``most``.
+        too_large: The request has too many tokens for a limit of its rate, so that a smaller one passes.
+        of_request: The request itself is at fault: its model, a field, a parameter that is missing.
+        of_model: The same, and it is the name of the model.
+        of_key: The key is not accepted.
+        used_up: The account has no money, or no quota, left.
         loading: The model is still loading.
+        unloaded: The model was put out of memory, and may come back.
+        throttled: Too much was sent in too short a time.
     """
 
     of_text: str = ""
     tokens: str = ""
     too_many: str = ""
+    too_large: str = ""
+    of_request: str = ""
+    of_model: str = ""
+    of_key: str = ""
+    used_up: str = ""
     loading: str = ""
+    unloaded: str = ""
+    throttled: str = ""
 
 
 def tells_nothing(reply: Mapping[str, Any]) -> Told:
@@ -52,11 +66,14 @@ class ServerKind:
         name: What it calls itself.
         server_header: The start of its ``Server`` header, in small letters; "" where that tells nothing.
         own_header: A header that no other software sends; "" for none.
+        owned_by: What its list of models says of their owner, in small letters; "" where that tells nothing.
         tells: Path, from the root, of what it says of itself; None where there is none.
         read: That reply → what is useful of it.
         spare_threads: Connections that it serves beyond its slots, where each connection holds one of its threads;
             None: connections cost nothing.
+        takes_any_name: Whether it embeds under any name of a model, and so under a wrong one.
         drops_work: Whether it stops computing when its client leaves.
+        cures: What to do about an error of its own, by words in it, as regular expressions.
         token_fields: Fields of an error that hold the text's tokens and the limit.
         words: Of its errors.
     """
@@ -64,10 +81,13 @@ class ServerKind:
     name: str
     server_header: str = ""
     own_header: str = ""
+    owned_by: str = ""
     tells: str | None = None
     read: Callable[[Mapping[str, Any]], Told] = tells_nothing
     spare_threads: int | None = None
+    takes_any_name: bool = False
     drops_work: bool = False
+    cures: tuple[tuple[str, str], ...] = ()
     token_fields: tuple[str, str] | None = None
     words: Words = Words()
 

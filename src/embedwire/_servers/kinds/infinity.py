@@ -5,4 +5,4 @@ from __future__ import annotations
 from embedwire._servers.kinds.base import ServerKind
 
 # A text that is too long is cut without a word, so there are no words for it; a request whose client left is computed.
-INFINITY = ServerKind(name="infinity", server_header="infinity")
+INFINITY = ServerKind(name="infinity", server_header="infinity", owned_by="infinity", takes_any_name=True)

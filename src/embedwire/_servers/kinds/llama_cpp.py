@@ -17,6 +17,8 @@ def _props(reply: Mapping[str, Any]) -> Told:
 LLAMA_CPP = ServerKind(
     name="llama.cpp",
     server_header="llama.cpp",
+    owned_by="llamacpp",
+    takes_any_name=True,
     tells="/props",
     read=_props,
     # Its HTTP threads are its slots and four more, and a kept connection keeps one of them: with eight requests in
@@ -25,10 +27,18 @@ LLAMA_CPP = ServerKind(
     # It looks for the client once a second, and only while it has no result: short requests are computed to the end.
     drops_work=False,
     token_fields=("n_prompt_tokens", "n_ctx"),
+    cures=(
+        (
+            r"pooling type '?none",
+            "Start llama-server with the model's own pooling: --pooling mean, cls or last.",
+        ),
+        (r"not support embeddings|--embeddings?\b", "Start llama-server with --embeddings."),
+    ),
     words=Words(
         # Over the physical batch it is a 500, over a slot's context a 400; both are permanent.
         of_text=r"too large to process|exceed_context_size|exceeds? the (?:available )?context",
         tokens=r"input \((?P<tokens>\d+) tokens\).*?current batch size: (?P<limit>\d+)",
+        of_request=r"pooling type|--embeddings?\b",
         loading=r"loading model",
     ),
 )

@@ -21,6 +21,8 @@ TEI = ServerKind(
     read=_info,
     words=Words(
         of_text=r"must have less than \d+ tokens",
+        tokens=r"must have less than (?P<limit>\d+) tokens\. Given: (?P<tokens>\d+)",
+        loading=r"model is not ready",
         too_many=r"maximum allowed batch size\D{0,12}?(?P<most>\d+)",
     ),
 )

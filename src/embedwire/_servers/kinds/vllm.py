@@ -7,6 +7,11 @@ from embedwire._servers.kinds.base import ServerKind, Words
 VLLM = ServerKind(
     name="vllm",
     server_header="vllm",
+    owned_by="vllm",
     drops_work=True,  # it aborts a request whose client has left
-    words=Words(of_text=r"maximum context length"),
+    words=Words(
+        of_text=r"maximum context length",
+        tokens=r"maximum context length is (?P<limit>\d+) tokens\D{1,60}(?P<tokens>\d+)",
+        of_request=r"matryoshka",
+    ),
 )
