@@ -16,6 +16,7 @@ from embedwire import (
     EmbeddingClient,
     EmbedwireError,
     RateLimit,
+    RequestTimeout,
     RetryPolicy,
     SharedEmbeddingClient,
     UsageError,
@@ -237,6 +238,7 @@ class Deaf:
 
     def __init__(self, seconds: float, headers: str = "") -> None:
         self.seconds = seconds
+        self.per_text = 0.0  # more for each text
         self.headers = headers
         self.in_flight = self.peak = self.computed = 0
         self._turn = asyncio.Lock()
@@ -256,7 +258,7 @@ class Deaf:
         self.in_flight += 1
         self.peak = max(self.peak, self.in_flight)
         async with self._turn:
-            await asyncio.sleep(self.seconds)
+            await asyncio.sleep(self.seconds + self.per_text * len(texts))
         self.in_flight -= 1
         self.computed += 1
         data = [{"index": at, "embedding": vector(text, 8)} for at, text in enumerate(texts)]
@@ -351,7 +353,64 @@ class TestGivenUp:
             for _ in range(10):
                 calls = [one.embed_query(f"{now()} {at}") for at in range(4)]
                 await asyncio.gather(*calls, return_exceptions=True)
-            assert server.peak <= 8
+            assert server.peak <= 4
+
+    async def test_by_timeout_lets_the_others_through(self) -> None:
+        """At a server that takes one at a time, most of four impatient callers' queries are answered."""
+        answered = 0
+        async with (
+            deaf(0.4) as (server, url),
+            EmbeddingClient(url, model="m", encoding="float", timeout=0.5) as one,
+        ):
+
+            async def work(who: int) -> None:
+                nonlocal answered
+                for number in range(6):
+                    with suppress(RequestTimeout):
+                        await one.embed_query(f"{who} {number}")
+                        answered += 1
+
+            await asyncio.gather(*map(work, range(4)))
+            assert server.peak <= 4
+            assert answered >= 16  # of 24; with slots that are free at once it was about 9
+
+    async def test_by_timeout_comes_in_halves_when_the_server_is_done(self) -> None:
+        """What ran into its timeout is sent in halves once it may be computed, not behind itself."""
+        texts = numbered(8)
+        async with (
+            deaf(0) as (server, url),
+            EmbeddingClient(url, model="m", encoding="float", concurrency=1, batch_size=8, timeout=1) as one,
+        ):
+            server.per_text = 0.2  # 1.6 s for all; 0.8 s for a half
+            assert right(await one.embed(texts), texts)
+            assert server.peak == 1
+            assert server.computed == 3
+
+    @pytest.mark.parametrize(
+        ("software", "goes_on"), [("", True), ("llama.cpp", True), ("vllm", False), ("ollama/0.12", False)]
+    )
+    async def test_by_timeout_counts_unless_the_server_drops_the_work(
+        self, software: str, goes_on: bool
+    ) -> None:
+        """A request that ran into its timeout keeps its slot for as long again, but not for ever."""
+        async with (
+            deaf(0.01, software and f"Server: {software}\r\n") as (server, url),
+            EmbeddingClient(
+                url, model="m", encoding="float", concurrency=1, timeout=0.5, max_retries=0
+            ) as one,
+        ):
+            await one.embed_query("warm")
+            server.seconds = 0.9
+            with pytest.raises(RequestTimeout):
+                await one.embed_query("slow")
+            begun, server.seconds = now(), 0.01
+            waits = asyncio.create_task(one.embed_query("next"))
+            await asyncio.wait([waits], timeout=0.45)
+            assert server.peak == (1 if goes_on else 2)
+            await ended(waits)
+            await asyncio.sleep(1)
+            assert right([await one.embed_query("last")], ["last"])
+            assert now() - begun < 1.6
 
     @pytest.mark.parametrize("after", [0.1, 0.3])
     async def test_holds_its_slot_as_long_as_such_requests_take(self, after: float) -> None:

@@ -113,7 +113,7 @@ class TestStrangers:
 
     @simulated
     async def test_who_say_nothing(self) -> None:
-        """A peer that takes a request and says nothing is given up after two silences, the second for a part."""
+        """A peer that says nothing is given up after two silences, the second for a part, and a pause between."""
         clock = asyncio.get_running_loop().time
         peer, seconds = Peer(silent), Timeouts(sock_read=7)
         async with (
@@ -123,7 +123,7 @@ class TestStrangers:
             began = clock()
             with pytest.raises(RequestTimeout, match=r"silence.*after 2 requests.*timeout="):
                 await client.embed(TEXTS)
-        assert clock() - began == pytest.approx(14, abs=0.5)
+        assert clock() - began == pytest.approx(21, abs=0.5)  # it may go on with the whole for as long again
         assert peer.calls == 2
 
     @pytest.mark.parametrize(

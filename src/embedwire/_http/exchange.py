@@ -186,8 +186,7 @@ class Exchange:
                 request.method, request.url, body, form.timeouts, max_reply(form, len(request.texts))
             )
         except asyncio.CancelledError:
-            if slot is not None and not self._server.drops_work:
-                slot.give_up(now() - begun, model.seconds)
+            _leave_behind(slot, self._server, now() - begun, model.seconds)
             raise
         if isinstance(outcome, Reply):
             # What stands in front of a server may answer for one that nobody ever saw.
@@ -208,6 +207,8 @@ class Exchange:
         verdict = judge(outcome, seen)
         if slot is not None:
             _push_less(slot, verdict)
+        if verdict.fault.timed_out:
+            _leave_behind(slot, self._server, now() - begun, model.seconds)
         return replace(verdict, mark=mark)
 
     async def _repeat(
@@ -336,6 +337,12 @@ def _push_less(slot: Slot, verdict: Verdict) -> None:
         slot.brought_down()
     elif verdict.overload:
         slot.overloaded()
+
+
+def _leave_behind(slot: Slot | None, server: ServerFacts, elapsed: float, usual: float | None) -> None:
+    """Nobody waits for what is on the wire any more; most servers go on with it, and it is in flight till then."""
+    if slot is not None and not server.drops_work:
+        slot.give_up(elapsed, usual)
 
 
 def _fingerprint(outcome: Reply | Broken | Unusable) -> int | None:
