@@ -23,6 +23,7 @@ HARM: dict[str, tuple[Answer, type[RequestError]]] = {
     "hang": (Answer.hang(), RequestTimeout),
     "drip": (Answer(drip=1.0), RequestTimeout),
 }
+BREAKS = ["reset", "hang up", "cut", "502", "504"]
 harms = pytest.mark.parametrize("harm", HARM)
 kinds = pytest.mark.parametrize("kind", ["query", "document"])
 
@@ -172,6 +173,63 @@ class TestAlone:
             assert list(caught.value.failures) == [60]
             assert caught.value.completed is not None
             assert right(caught.value.completed.vectors, [text for text in texts if text != "poison"])
+
+    @pytest.mark.parametrize("at", [0, 5, 15])
+    @pytest.mark.parametrize("harm", BREAKS)
+    async def test_is_named_where_nobody_else_asks(self, harm: str, at: int, here: EmbeddingServer) -> None:
+        """A lone caller learns which of its texts brings the server down, and gets the vectors of the others."""
+        answer, error = HARM[harm]
+        here.script = poisoned(answer, "poison")
+        texts = numbered(16)
+        texts[at] = "poison"
+        async with client(here, batch_size=16) as one:
+            await one.embed_query("warm")
+            with pytest.raises(error) as caught:
+                await one.embed(texts)
+            assert list(caught.value.failures) == [at]
+            assert caught.value.completed is not None
+            assert right(caught.value.completed.vectors, [text for text in texts if text != "poison"])
+            # Three attempts, 8, 4, 2, 1; each on a connection that was kept after a success is free.
+            assert harmed(here, "poison") <= 7 + 5 * (harm in ("reset", "hang up"))
+
+    @pytest.mark.parametrize("breaks", range(1, 8))
+    @pytest.mark.parametrize("harm", BREAKS)
+    async def test_a_server_that_comes_back_fails_no_more_than_it_must(
+        self, harm: str, breaks: int, here: EmbeddingServer
+    ) -> None:
+        """A lone call at a server that breaks off several times, whatever it is asked, gets what can be got."""
+        texts = numbered(16)
+        async with client(here, batch_size=16, max_retries=2) as one:
+            await one.embed_query("warm")
+            here.answer(*[HARM[harm][0]] * breaks)
+            (got,) = await asyncio.gather(one.embed(texts), return_exceptions=True)
+            if breaks < 7:
+                assert got_right(got, texts)
+            elif isinstance(got, RequestError):  # the seventh was a text alone
+                assert list(got.failures) == [0]
+                assert got.completed is not None
+                assert right(got.completed.vectors, texts[1:])
+
+    @pytest.mark.parametrize("warm", [False, True])
+    @pytest.mark.parametrize("harm", BREAKS)
+    async def test_a_lone_call_at_a_server_that_is_gone(
+        self, harm: str, warm: bool, here: EmbeddingServer
+    ) -> None:
+        """A server that breaks off whatever it is asked is searched at most until its budget of repeats is used up."""
+        answer, error = HARM[harm]
+        sent = []
+        async with client(here, batch_size=64) as one:
+            if warm:
+                await one.embed_query("warm")
+            here.script = lambda request: answer if request.embeds else None
+            for number in range(40):
+                before = len(here.batches)
+                with pytest.raises(error):
+                    await one.embed(numbered(64, number))
+                sent.append(len(here.batches) - before)
+        # Three attempts, 32, 16, 8, 4, 2, 1, the next one, the next two, one of those; a kept connection is free.
+        assert max(sent) <= (14 if warm else 3)
+        assert max(sent[-20:]) == 1
 
     @harms
     async def test_later_calls_go_on(self, harm: str, here: EmbeddingServer) -> None:

@@ -10,7 +10,7 @@ from embedwire._queue.calls import CROWD, Calls, Steps
 from embedwire._queue.lane import Lane
 from embedwire._queue.records import Batch, Call, Item, Whole
 from embedwire._queue.splitting import by_caller, parts, wanted
-from embedwire.exceptions import BadReply, ServerRefused, TextRefused
+from embedwire.exceptions import BadReply, RequestTimeout, ServerRefused, TextRefused
 
 REFUSED_IN_A_ROW = 16  # texts refused alone, one after another: then it is the server, not the texts
 REFUSED_AT_FIRST = 4  # the same, before any text was accepted
@@ -55,7 +55,7 @@ def refuse(batch: Batch, refused: Refused, calls: Calls) -> Steps:
         lane.sizes.sizing.texts.named(fault.max_texts)
     if batch.whole is not None:
         batch.whole.parts = 0  # never all of them now: its size was not the only reason
-    if refused.action is not Action.SPLIT:
+    if refused.action is not Action.SPLIT and not _may_be_one_texts(batch, fault):
         yield from _fail_or_part(batch, fault, calls)
     elif len(batch.items) > 1:
         _divide(batch, fault)
@@ -79,6 +79,24 @@ def _fail_all(batch: Batch, fault: Fault, calls: Calls) -> Steps:
         calls.fail_at(call, row, fault, batch.history.sent)
         if not number % CROWD:
             yield
+
+
+def _may_be_one_texts(batch: Batch, fault: Fault) -> bool:
+    """Whether a server that broke off until no repeats were left is searched for a text that brings it down.
+
+    No text fails that would not have failed anyhow. Not searched is a server that embedded nothing yet, or that broke
+    off at one text after another since it last did; nor one that is slow, as each try would take a whole timeout.
+    """
+    lane, history = batch.lane, batch.history
+    return (
+        fault.harmful
+        and fault.error is not RequestTimeout
+        and history.breaks > 1
+        and history.failures >= lane.form.retry.attempts
+        and lane.accepted
+        and lane.refused < HARMED_IN_A_ROW
+        and len(batch.items) > 1
+    )
 
 
 def _divide(batch: Batch, fault: Fault) -> None:
