@@ -11,7 +11,15 @@ from typing import Any
 
 import pytest
 
-from embedwire import EmbeddingClient, EmbedwireError, RetryPolicy, SharedEmbeddingClient
+from embedwire import (
+    AuthenticationFailed,
+    EmbeddingClient,
+    EmbedwireError,
+    RetryPolicy,
+    SharedEmbeddingClient,
+)
+from embedwire._queue.calls import SLICE
+from embedwire._queue.records import Call
 from embedwire.testing import Answer, EmbeddingServer, Gate, Request
 from tests.helpers import finish, needs_fork, needs_signals, numbered, right, simulated
 from tests.server.doors import own, shared
@@ -151,6 +159,59 @@ class TestGivenUp:
             call = asyncio.ensure_future(client.embed(numbered(60)))
             await ended(call)
             assert right(call.result(), numbered(60))
+
+
+@simulated
+class TestAtOnce:
+    """What ends badly is asked for again, or waited for by others, in that very moment."""
+
+    @pytest.mark.parametrize("kind", ["query", "document"])
+    async def test_a_large_call_that_fails_is_sent_again(self, kind: Any, here: EmbeddingServer) -> None:
+        """The texts of a call that fails whole, and is let go of in slices, are embedded for who asks at once."""
+        texts = numbered(10 * SLICE)
+        async with own(here, batch_size=2000, concurrency=1) as client:
+            await client.embed_query("warm")
+            here.answer(BAD["a 401"])
+            large = asyncio.ensure_future(client.embed(texts, kind))
+            await asyncio.sleep(0)
+            other = asyncio.ensure_future(client.embed(["other"], kind))  # keeps the lane
+            with pytest.raises(AuthenticationFailed):
+                await large
+            again = asyncio.ensure_future(client.embed(texts, kind))
+            await ended(again, other)
+            assert right(again.result(), texts)
+
+    @pytest.mark.parametrize("kind", ["query", "document"])
+    @pytest.mark.parametrize("nth", [1, 2, 40])
+    async def test_no_memory_for_a_vector(
+        self, nth: int, kind: Any, here: EmbeddingServer, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Where there is no memory for some callers' vectors, they are told, and nobody waits for ever."""
+        put, puts = Call.put, 0
+
+        def no_memory(call: Call, *arguments: Any) -> None:
+            nonlocal puts
+            puts += 1
+            if puts == nth:
+                raise MemoryError
+            put(call, *arguments)
+
+        async with own(here, batch_size=100, concurrency=1) as client:
+            with here.hold():
+                first = asyncio.ensure_future(client.embed_query("first"))
+                await here.wait_for(lambda: here.in_flight == 1)
+                texts = [[f"text {who}", "of all"] for who in range(40)]
+                calls = [asyncio.ensure_future(client.embed(some, kind)) for some in texts]
+                await asyncio.sleep(0)
+            await first
+            monkeypatch.setattr(Call, "put", no_memory)
+            _, late = await asyncio.wait(calls, timeout=600)
+            assert not late
+            told = [call for call in calls if isinstance(call.exception(), MemoryError)]
+            assert len(told) == 41 - nth  # who had its vectors before has them
+            for call, some in zip(calls, texts, strict=True):
+                assert call in told or right(call.result(), some)
+            await embedded_again(client, "of all", "text 39", "last")
 
 
 @pytest.mark.parametrize("bad", ["a vector too few", "a 400", "reset"])
