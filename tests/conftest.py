@@ -38,7 +38,7 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Generator[None, Any, Any]
 def a_fresh_process(monkeypatch: pytest.MonkeyPatch) -> None:
     """What one test learned about a server, or a key in the environment, changes nothing for the next."""
     known.forget()
-    for name in ("EMBEDWIRE_API_KEY", "OPENAI_API_KEY"):
+    for name in ("EMBEDWIRE_BASE_URL", "EMBEDWIRE_API_KEY", "OPENAI_API_KEY"):
         monkeypatch.delenv(name, raising=False)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import (
@@ -14,6 +14,7 @@ from pydantic import (
     SecretStr,
     SkipValidation,
     ValidationError,
+    field_serializer,
     field_validator,
 )
 from pydantic_core import InitErrorDetails, PydanticCustomError
@@ -21,6 +22,7 @@ from typing_extensions import Self
 
 from embedwire._clients.shared import SharedEmbeddingClient
 from embedwire._settings.discreet import discreet
+from embedwire._settings.endpoint import dumped
 from embedwire._settings.options import (
     SSL,
     ApiKey,
@@ -106,6 +108,15 @@ class Options(BaseModel):
     async def aclose(self) -> None:
         """As `close`."""
         await self._client.aclose()
+
+    def __repr_args__(self) -> Iterator[tuple[str | None, Any]]:
+        """Of the URL only what is no secret."""
+        for name, value in super().__repr_args__():
+            yield name, dumped(value) if name == "base_url" else value
+
+    @field_serializer("base_url")
+    def _dumped_url(self, url: str) -> str:
+        return dumped(url)
 
     @field_validator("api_key", mode="before")
     @classmethod

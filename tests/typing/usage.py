@@ -127,7 +127,7 @@ def simple_and_full_arguments() -> None:
     EmbeddingClient(URL, api_key=key, ssl="/path/of/ca.pem", timeout=None)
     SharedEmbeddingClient(URL, api_key=secret_key, batch_size="auto")
 
-    EmbeddingClient()  # type: ignore[call-arg]
+    EmbeddingClient()  # EMBEDWIRE_BASE_URL
     EmbeddingClient(URL, "minilm")  # type: ignore[call-arg]
     EmbeddingClient(URL, batchsize=5)  # type: ignore[call-arg]
     EmbeddingClient(URL, rate_limit="600")  # type: ignore[arg-type]

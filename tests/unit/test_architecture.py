@@ -50,7 +50,7 @@ UPWARDS = {("_queue/records.py", "_queue/lane.py"): "a call and a batch know the
 NETWORK = {"_http/sessions.py", "_http/transport.py"}
 # What is larger than it should be, and why.
 LARGE = {
-    "_settings/address.py::_split": "each thing that may be wrong with a URL",
+    "_settings/endpoint.py::split": "each thing that may be wrong with a URL",
     "testing/_connection.py::Connection._encode": "each way in which an answer may be broken",
     "testing/_server.py::EmbeddingServer.__init__": "the one list of all that a server may be told",
 }
@@ -227,13 +227,14 @@ class TestTheEnvironment:
 
     READERS = ("environ", "environb", "getenv", "getenvb", "getproxies", "proxy_bypass")
     PLACES: ClassVar = {
+        ("_settings/address.py", "url_from_environment"): {"environ"},
         ("_settings/address.py", "key_from_environment"): {"environ"},
         ("_http/sessions.py", "proxy_of"): {"getproxies", "proxy_bypass"},
     }
 
     @of_the_core
     def test_is_read_in_one_place(self, name: str) -> None:
-        """Only `key_from_environment` reads it, and `proxy_of` asks the standard library for a proxy."""
+        """`url_from_environment` and `key_from_environment` read it; `proxy_of` asks the standard library."""
         found: dict[tuple[str, str], set[str]] = {}
         everywhere = [node for node in ast.walk(tree(name)) if self._reads(node)]
         for path, function in functions(name):

@@ -8,7 +8,7 @@ from typing import Literal
 from embedwire._clients import fork
 from embedwire._servers.known import ServerInfo, forget, server_info
 from embedwire._settings import settings as of
-from embedwire._settings.address import Target, api_key_of, base_url_of, headers_of, proxy_of
+from embedwire._settings.address import target_of
 from embedwire._settings.checks import check_bool
 from embedwire._settings.discreet import discreet
 from embedwire._settings.options import (
@@ -31,7 +31,7 @@ class Client:
     @discreet
     def __init__(
         self,
-        base_url: str,
+        base_url: str | None = None,
         *,
         model: str | None = None,
         api_key: ApiKey | None = None,
@@ -55,7 +55,10 @@ class Client:
         """Checks the arguments.
 
         Args:
-            base_url: The server, with or without ``/v1``.
+            base_url: The server. A host alone stands for ``/v1`` there; a path is kept, and ``/v1`` added or left out
+                where only that answers; a URL that ends in ``/embeddings`` is used as it stands. A query is kept on
+                each request, ``user:password@`` is sent as basic authorization, and ``unix:///run/server.sock`` is a
+                Unix socket. None: the environment's ``EMBEDWIRE_BASE_URL``.
             model: Name of the model; None for the one that the server serves (asked once).
             api_key: Sent as ``Authorization: Bearer``. A str, a SecretStr, or a function without arguments that
                 returns one and is called for each request, on the loop: it must not block. None: the environment's
@@ -86,12 +89,12 @@ class Client:
             InputError: An argument is wrong; the message names it and says the cure.
         """
         self._settings = of.Settings(
-            target=Target(
-                base_url=base_url_of(base_url),
-                api_key=api_key_of(api_key),
-                headers=headers_of(headers),
+            target=target_of(
+                base_url,
+                api_key=api_key,
+                headers=headers,
                 ssl=of.ssl_of(ssl),
-                proxy=proxy_of(proxy),
+                proxy=proxy,
                 trust_env=check_bool("trust_env", trust_env),
             ),
             form=of.Form(

@@ -11,6 +11,7 @@ from dataclasses import replace
 from embedwire._http.exchange import Exchange, Request
 from embedwire._http.failures import judge
 from embedwire._http.messages import screened
+from embedwire._http.place import Place
 from embedwire._http.ready import seen
 from embedwire._http.records import Action, Fault, History, Refused
 from embedwire._http.reply import ContractBroken, models, owners, parse
@@ -35,7 +36,7 @@ class Discovery:
     """Asks one server on behalf of one visitor. Its state is the open questions, and the names that were warned of.
 
     Args:
-        url: Of the server, version included.
+        place: Where the server's list of models may be.
         exchange: Sends what a text waits for.
         ask: Sends a GET that nothing waits for.
         server: What is known of the server; what it tells is written here.
@@ -44,13 +45,14 @@ class Discovery:
 
     def __init__(
         self,
-        url: str,
+        place: Place,
         exchange: Exchange,
         ask: Callable[[str], Awaitable[Reply | Broken]],
         server: ServerFacts,
         secrets: Callable[[], list[str]],
     ) -> None:
-        self._url = url
+        self._place = place
+        self._name = place.endpoint.base_url
         self._exchange = exchange
         self._ask = ask
         self._server = server
@@ -111,13 +113,13 @@ class Discovery:
         Args:
             model: The name that requests carry, where the user chose it.
         """
-        server = self._server
+        server, endpoint = self._server, self._place.endpoint
         if server.kind is None or self._may_warn(model):
-            version = self._url.rpartition("/")[2]
-            if not await self._answered(f"/{version}/models", self._list):
+            if not await self._answered(endpoint.models(self._place.bases()[0]), self._list):
                 return
         kind = server.kind
-        if kind is not None and kind.tells is not None and not await self._answered(kind.tells, self._tell):
+        tells = None if kind is None or kind.tells is None else endpoint.question(kind.tells)
+        if tells is not None and not await self._answered(tells, self._tell):
             return
         server.asked = True
         self._warn(model)
@@ -134,7 +136,7 @@ class Discovery:
             logger.warning(
                 "%s: the server does not list a model of the name that was passed as model=, and embeds all the same; "
                 "it lists %d, see GET /models",
-                self._url,
+                self._name,
                 len(names),
             )
 
@@ -145,12 +147,12 @@ class Discovery:
     def _list(self, body: bytes) -> None:
         self._server.lists(models(body), owners(body))
 
-    async def _answered(self, path: str, read: Callable[[bytes], None]) -> bool:
+    async def _answered(self, url: str, read: Callable[[bytes], None]) -> bool:
         """Asks one thing; False where it may be answered later."""
         try:
-            outcome = await self._ask(path)
+            outcome = await self._ask(url)
         except Exception as error:  # from the user's own key function; the next request will raise it
-            logger.debug("%s: could not ask what the server is (%s)", self._url, type(error).__name__)
+            logger.debug("%s: could not ask what the server is (%s)", self._name, type(error).__name__)
             return False
         if isinstance(outcome, Reply) and outcome.status == 200:
             with contextlib.suppress(ContractBroken):
@@ -177,24 +179,13 @@ class Discovery:
         return [task for task in tasks if not task.done()]
 
     async def _ask_model(self, form: Form, model: ModelFacts) -> str | None:
-        try:
-            done = await self._exchange.run(
-                Request(
-                    method="GET",
-                    url=f"{self._url}/models",
-                    encode=lambda last: None,
-                    read=lambda reply: (models(reply.body), owners(reply.body)),
-                    form=form,
-                    texts=[],
-                ),
-                model,
-            )
-            names, owned_by = done.result
-            self._server.lists(names, owned_by)
-        except Refused as refused:
-            if refused.fault.status not in _NO_LIST:
-                raise Refused(Action.GIVE_UP, _of_the_list(refused.fault), refused.history) from None
-            names = []
+        names: list[str] = []
+        for base in self._place.bases():
+            listed = await self._listed(base, form, model)
+            if listed is not None:
+                self._place.suppose(base)
+                names = listed
+                break
         if len(names) > 1:
             some = screened(", ".join(repr(name[:60]) for name in names[:5]), self._secrets())
             what = f"the server has {len(names)} models, among them {some}"
@@ -205,6 +196,25 @@ class Discovery:
             )
         model.served, model.asked_model = (names[0] if names else None), True
         return model.served
+
+    async def _listed(self, base: str, form: Form, model: ModelFacts) -> list[str] | None:
+        """The models that the server lists; None where it has no list there."""
+        request = Request(
+            method="GET",
+            url=self._place.endpoint.models(base),
+            encode=lambda last: None,
+            read=lambda reply: (models(reply.body), owners(reply.body)),
+            form=form,
+            texts=[],
+        )
+        try:
+            names, owned_by = (await self._exchange.run(request, model)).result
+        except Refused as refused:
+            if refused.fault.status in _NO_LIST:
+                return None
+            raise Refused(Action.GIVE_UP, _of_the_list(refused.fault), refused.history) from None
+        self._server.lists(names, owned_by)
+        return names
 
 
 def _of_the_list(fault: Fault) -> Fault:

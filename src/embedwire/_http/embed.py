@@ -9,6 +9,7 @@ from typing import Any
 
 from embedwire._http.discovery import LEARN_FROM, Discovery
 from embedwire._http.exchange import Exchange, Request
+from embedwire._http.place import Place
 from embedwire._http.ready import Ready
 from embedwire._http.records import Fault, Job, Matrix, Refused, Vectors
 from embedwire._http.reply import ContractBroken, Decoded, decode, fit, near
@@ -49,9 +50,11 @@ class Visitor:
         self._url = target.base_url
         self._transport = transport
         self._server: ServerFacts = server_facts(target.base_url)
-        self.ready = Ready(self._url, lambda: self._ask("/health"), self._server, transport.secrets)
+        health = target.endpoint.question("/health")
+        self.ready = Ready(self._url, lambda: self._ask(health), self._server, transport.secrets)
         self._exchange = Exchange(target, transport, self._server, self.ready, self.limiter)
-        self._discovery = Discovery(self._url, self._exchange, self._ask, self._server, transport.secrets)
+        self._place = Place(target.endpoint, self._server, self._exchange, self.wake)
+        self._discovery = Discovery(self._place, self._exchange, self._ask, self._server, transport.secrets)
         self._embedded = 0
         self._trials: set[ModelFacts] = set()
         self._life = transport.life
@@ -172,7 +175,7 @@ class Visitor:
     async def _run(self, job: Job, slot: Slot, attempt: _Attempt) -> Vectors:
         request = Request(
             method="POST",
-            url=f"{self._url}/embeddings",
+            url=self._place.url(),
             encode=attempt.encode,
             read=attempt.read,
             form=job.form,
@@ -185,7 +188,7 @@ class Visitor:
         )
         logger.debug("sending %d texts, %d requests in flight", len(job.texts), slot.crowd)
         try:
-            done = await self._exchange.run(request, attempt.facts)
+            done = await self._place.run(request, attempt.facts)
         finally:
             attempt.end_trial()
         matrix = fit(done.result.matrix, job.form.dimensions)
@@ -208,9 +211,8 @@ class Visitor:
             facts.asked_model = False
         return await self._discovery.served_model(job.form, facts, slot, job.kind) != name
 
-    async def _ask(self, path: str) -> Reply | Broken:
-        root = self._url.rpartition("/")[0]
-        return await self._transport.request("GET", root + path, None, QUESTION, REPLY_BASE)
+    async def _ask(self, url: str) -> Reply | Broken:
+        return await self._transport.request("GET", url, None, QUESTION, REPLY_BASE)
 
 
 class _Attempt:

@@ -70,7 +70,7 @@ class Lives:
         """There is a new connection; the life that it belongs to."""
         number = self.now()
         self.connections[protocol] = _watch(protocol), number
-        self._met = True
+        self._met, self._announced = True, False  # what was announced was another one's end
         return number
 
 
@@ -85,23 +85,14 @@ class Session:
         self.retired = False
 
 
-class _Connector(aiohttp.TCPConnector):
+class _Watchful(aiohttp.BaseConnector):
     """Notes for each request what its connection is; cheaper than aiohttp's traces. It writes `Lives`.
 
     aiohttp hands out a kept connection without a look at what has arrived on it meanwhile. A second copy of a reply
     would be taken for the answer to the next request, which is another text's vector.
     """
 
-    def __init__(self, tls: ssl.SSLContext | bool, lives: Lives) -> None:
-        super().__init__(
-            limit=0,  # how many requests are in flight is the dispatcher's decision; here none waits
-            keepalive_timeout=KEEP_ALIVE,
-            ttl_dns_cache=DNS_CACHE,
-            ssl=tls,
-            socket_factory=_socket,
-            resolver=ThreadedResolver(loop=_Lookups()),  # type: ignore[arg-type]  # all that it uses of a loop
-        )
-        self._lives = lives
+    _lives: Lives
 
     async def connect(self, req: Any, traces: Any, timeout: aiohttp.ClientTimeout) -> Any:
         while True:
@@ -117,6 +108,25 @@ class _Connector(aiohttp.TCPConnector):
                 return connection
             self._lives.lost()
             connection.close()
+
+
+class _Tcp(_Watchful, aiohttp.TCPConnector):
+    def __init__(self, tls: ssl.SSLContext | bool, lives: Lives) -> None:
+        super().__init__(
+            limit=0,  # how many requests are in flight is the dispatcher's decision; here none waits
+            keepalive_timeout=KEEP_ALIVE,
+            ttl_dns_cache=DNS_CACHE,
+            ssl=tls,
+            socket_factory=_socket,
+            resolver=ThreadedResolver(loop=_Lookups()),  # type: ignore[arg-type]  # all that it uses of a loop
+        )
+        self._lives = lives
+
+
+class _Unix(_Watchful, aiohttp.UnixConnector):
+    def __init__(self, path: str, lives: Lives) -> None:
+        super().__init__(path, limit=0, keepalive_timeout=KEEP_ALIVE)
+        self._lives = lives
 
 
 def _watch(protocol: Any) -> Callable[[], Any]:
@@ -188,8 +198,9 @@ async def new_client(target: Target, lives: Lives) -> aiohttp.ClientSession:
     if target.api_key is not None and not callable(target.api_key):
         headers["Authorization"] = f"Bearer {target.api_key.reveal()}"
     headers.update((name, value.reveal()) for name, value in target.headers)
+    path = target.endpoint.socket
     return aiohttp.ClientSession(
-        connector=_Connector(await _tls(target), lives),
+        connector=_Tcp(await _tls(target), lives) if path is None else _Unix(path, lives),
         headers=headers,
         cookie_jar=aiohttp.DummyCookieJar(),
         auto_decompress=False,
@@ -200,7 +211,7 @@ async def new_client(target: Target, lives: Lives) -> aiohttp.ClientSession:
 async def _tls(target: Target) -> ssl.SSLContext | bool:
     if isinstance(target.ssl, (bool, ssl.SSLContext)):
         return target.ssl
-    if target.ssl is None and not target.base_url.startswith("https:"):
+    if target.ssl is None and not target.endpoint.origin.startswith("https:"):
         return True
     # Reading the authorities takes about 120 ms, so not on the loop.
     return await in_thread(_context, target.ssl)
@@ -214,8 +225,8 @@ def proxy_of(target: Target) -> str | None:
     """The proxy to use; from the environment here and not by aiohttp, which would read ``~/.netrc`` too."""
     if target.proxy is not None:
         return target.proxy.reveal()
-    url = urlsplit(target.base_url)
-    if not target.trust_env or urllib.request.proxy_bypass(url.netloc):
+    url = urlsplit(target.endpoint.origin)
+    if not target.trust_env or target.endpoint.socket is not None or urllib.request.proxy_bypass(url.netloc):
         return None
     proxies = urllib.request.getproxies()
     proxy = proxies.get(url.scheme) or proxies.get("all")

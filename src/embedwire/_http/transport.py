@@ -112,11 +112,13 @@ class AiohttpTransport:
         return outcome
 
     def secrets(self) -> list[str]:
-        """What no message may repeat: keys as they were sent, values of headers, the proxy."""
+        """What no message may repeat: keys as they were sent, values of headers, passwords, the proxy."""
         hidden = [value for _, value in self._target.headers] + list(self._keys)
         if isinstance(self._target.api_key, Secret):
             hidden.append(self._target.api_key)
-        return [secret.reveal() for secret in hidden] + _secrets_of(self._proxy)
+        sent = [secret.reveal() for secret in hidden]
+        passwords = [password for value in sent for password in _password_of(value)]
+        return [*sent, *passwords, *self._target.endpoint.secrets(), *_secrets_of(self._proxy)]
 
     @property
     def life(self) -> int:
@@ -237,6 +239,17 @@ def _secrets_of(proxy: str | None) -> list[str]:
         for code in ("utf-8", "latin1")
     }
     return [proxy, password or user, *sent]
+
+
+def _password_of(header: str) -> list[str]:
+    """The password in a header of basic authorization."""
+    scheme, _, coded = header.partition(" ")
+    if scheme.lower() != "basic":
+        return []
+    with contextlib.suppress(ValueError):
+        user, _, password = base64.b64decode(coded).decode("utf-8", "replace").partition(":")
+        return [password or user]
+    return []
 
 
 async def _read(response: aiohttp.ClientResponse, most: int) -> bytes | Broken:

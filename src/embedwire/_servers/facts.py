@@ -28,6 +28,8 @@ class ServerFacts:
         asked: Whether it told all that it will.
         unanswered: Questions that failed for a passing reason.
         alive: It has answered.
+        base: Path before ``/embeddings``, of those that the URL may mean, that was right last; None: not known yet.
+        settled: Whether vectors came from there since the server may have become another one.
         changes: How often its ``Server`` header changed; several servers behind one address are not asked each time.
     """
 
@@ -39,6 +41,8 @@ class ServerFacts:
     asked: bool = False
     unanswered: int = 0
     alive: bool = False
+    base: str | None = None
+    settled: bool = False
     changes: int = 0
     _met: bool = False
 
@@ -67,7 +71,7 @@ class ServerFacts:
 
     def forget(self) -> None:
         """It may have been restarted, with other settings."""
-        self.told, self.asked, self.unanswered = Told(), False, 0
+        self.told, self.asked, self.unanswered, self.settled = Told(), False, 0, False
         self.listed, self.models = None, ()
 
 

@@ -28,7 +28,7 @@ class ServerInfo:
     """What is known about a server; ``None`` where it did not tell and nothing showed it yet.
 
     Attributes:
-        url: Base URL, version included.
+        url: Base URL, up to and with its version: what stands before ``/embeddings``.
         software: The reply's ``Server`` header, such as ``llama.cpp``.
         model: The model that requests name.
         dimensions: Numbers per vector.
@@ -96,7 +96,7 @@ def server_info(target: Target, form: Form) -> ServerInfo:
         sizing(target, form.variant),
     )
     return ServerInfo(
-        url=target.base_url,
+        url=target.base_url if facts.base is None else target.endpoint.shown(facts.base),
         software=facts.software,
         model=form.model or model.served,
         dimensions=form.dimensions or model.width,

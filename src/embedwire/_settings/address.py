@@ -1,16 +1,16 @@
-"""Where a server is, and who asks it: the URL, keys, headers, the proxy."""
+"""Who asks a server, and what the environment says of it: keys, headers, the proxy."""
 
 from __future__ import annotations
 
-import ipaddress
 import os
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TypeAlias
-from urllib.parse import SplitResult, urlsplit
+from urllib.parse import urlsplit
 
 from embedwire._settings.checks import plain
+from embedwire._settings.endpoint import Endpoint, endpoint_of, login_of, split
 from embedwire._settings.options import SSL
 from embedwire._settings.secret import Secret, SecretLike
 from embedwire.exceptions import InputError
@@ -22,16 +22,35 @@ Key: TypeAlias = "Secret | Callable[[], str | SecretLike] | None"
 class Target:
     """One server, as one kind of visitor sees it. Equal targets share a session, a queue and its limits."""
 
-    base_url: str
+    endpoint: Endpoint
     api_key: Key
     headers: tuple[tuple[str, Secret], ...]
     ssl: SSL
     proxy: Secret | None
     trust_env: bool
 
+    @property
+    def base_url(self) -> str:
+        """The server's name, in messages too."""
+        return self.endpoint.base_url
+
+
+def url_from_environment() -> str:
+    """The URL to use where none was passed: ``EMBEDWIRE_BASE_URL``.
+
+    Raises:
+        InputError: There is none.
+    """
+    url = os.environ.get("EMBEDWIRE_BASE_URL")
+    if not url:
+        raise InputError(
+            "base_url was not passed, and EMBEDWIRE_BASE_URL is not set; pass for example 'http://localhost:8080'"
+        )
+    return url
+
 
 def key_from_environment(base_url: str) -> Secret | None:
-    """The key to use where none was passed: the only place that reads the environment.
+    """The key to use where none was passed.
 
     ``EMBEDWIRE_API_KEY`` goes to the server the user named. ``OPENAI_API_KEY`` goes to api.openai.com over
     TLS alone: a key never goes to a host it was not meant for.
@@ -80,9 +99,7 @@ def _problem(value: object) -> str:
 
 _HEADER_VALUE = re.compile(r"[\x20-\x7e\t]*")
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
-_VERSION = re.compile(r"v\d+\w*")
 _OWN_HEADERS = {
-    "host",
     "content-length",
     "content-type",
     "transfer-encoding",
@@ -91,40 +108,32 @@ _OWN_HEADERS = {
 }
 
 
-def base_url_of(url: object) -> str:
-    """The URL up to and with its version, without a slash at the end: ``http://host:8080/v1``."""
-    example = "pass for example 'http://localhost:8080'"
-    if not isinstance(url, str):
-        raise InputError(f"base_url must be a str, not {type(url).__name__}; {example}")
-    parts = _split(url, "base_url", example)
-    if parts.query or parts.fragment:
-        raise InputError("base_url must not have a '?' or '#' part; put keys into api_key= or headers=")
-    segments = [segment for segment in parts.path.split("/") if segment]
-    if segments[-1:] == ["embeddings"]:
-        segments.pop()
-    if not any(_VERSION.fullmatch(segment) for segment in segments):
-        segments.append("v1")
-    return f"{parts.scheme.lower()}://{parts.netloc.lower()}/{'/'.join(segments)}"
+def target_of(
+    base_url: object, *, api_key: object, headers: object, ssl: SSL, proxy: object, trust_env: bool
+) -> Target:
+    """The server that the arguments mean, and who asks.
+
+    Raises:
+        InputError: One of them is wrong, or two say different things.
+    """
+    url = url_from_environment() if base_url is None else base_url
+    endpoint, key, named = endpoint_of(url), _api_key_of(api_key), _headers_of(headers)
+    login = login_of(url)
+    if login is not None:
+        if key is not None or any(name == "Authorization" for name, _ in named):
+            raise InputError(
+                "base_url has a user and a password, which are sent as the Authorization header, and so is what "
+                "api_key= or headers= says; leave one out"
+            )
+        named = tuple(sorted([*named, ("Authorization", login)], key=lambda header: header[0]))
+    if proxy is not None and endpoint.socket is not None:
+        raise InputError("proxy cannot lead to a Unix socket; leave it out")
+    return Target(
+        endpoint=endpoint, api_key=key, headers=named, ssl=ssl, proxy=_proxy_of(proxy), trust_env=trust_env
+    )
 
 
-def _split(url: str, name: str, example: str) -> SplitResult:
-    if not url or url != url.strip() or any(char <= " " or char == "\x7f" for char in url):
-        raise InputError(f"{name} is empty or has white space in it; {example}")
-    try:
-        parts = urlsplit(url)
-        port = parts.port
-        if "[" in parts.netloc:
-            ipaddress.IPv6Address((parts.hostname or "").partition("%")[0])  # Python 3.10 does not look
-    except ValueError:
-        raise InputError(f"{name} is no URL: its host or port cannot be read; {example}") from None
-    if parts.scheme.lower() not in ("http", "https") or not parts.hostname or port == 0:
-        raise InputError(f"{name} must start with http:// or https:// and name a host; {example}")
-    if "@" in parts.netloc and name == "base_url":
-        raise InputError("base_url must not carry a user or password; put keys into api_key= or headers=")
-    return parts
-
-
-def api_key_of(key: object) -> Key:
+def _api_key_of(key: object) -> Key:
     """`api_key` in hiding, or the function that gives it."""
     if key is None:
         return None
@@ -139,7 +148,7 @@ def api_key_of(key: object) -> Key:
     return check_key(key)
 
 
-def headers_of(headers: object) -> tuple[tuple[str, Secret], ...]:
+def _headers_of(headers: object) -> tuple[tuple[str, Secret], ...]:
     """`headers`, their values in hiding."""
     if headers is None:
         return ()
@@ -155,15 +164,16 @@ def headers_of(headers: object) -> tuple[tuple[str, Secret], ...]:
                 f"headers: the value of {name} must be a str of printable ASCII without line breaks"
             )
     # Names in one spelling, since those that differ in case are equal.
-    return tuple(sorted((plain(name).title(), Secret(plain(value))) for name, value in headers.items()))
+    named = [(plain(name).title(), Secret(plain(value))) for name, value in headers.items()]
+    return tuple(sorted(named, key=lambda header: header[0]))
 
 
-def proxy_of(proxy: object) -> Secret | None:
+def _proxy_of(proxy: object) -> Secret | None:
     """`proxy` in hiding: a password may stand in it."""
     if proxy is None:
         return None
     example = "pass for example 'http://proxy:3128'"
     if not isinstance(proxy, str):
         raise InputError(f"proxy must be a str, not {type(proxy).__name__}; {example}")
-    _split(proxy, "proxy", example)
-    return Secret(plain(proxy))
+    split(proxy, "proxy", example)
+    return Secret(plain(proxy).strip())
