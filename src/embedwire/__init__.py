@@ -7,7 +7,7 @@ loop. Drop-in adapters: `embedwire.langchain.EmbedwireEmbeddings`, `embedwire.ll
 from embedwire._clients.own import EmbeddingClient
 from embedwire._clients.shared import SharedEmbeddingClient
 from embedwire._servers.known import ServerInfo
-from embedwire._settings.options import BatchLimits, Prompts, RateLimit, RetryPolicy, Timeouts
+from embedwire._settings.options import BatchLimits, ByKind, Prompts, RateLimit, RetryPolicy, Timeouts
 from embedwire._version import __version__
 from embedwire.exceptions import (
     AuthenticationFailed,
@@ -30,6 +30,7 @@ __all__ = [
     "AuthenticationFailed",
     "BadReply",
     "BatchLimits",
+    "ByKind",
     "Completed",
     "ConnectionFailed",
     "DeadlineExceeded",

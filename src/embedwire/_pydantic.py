@@ -27,6 +27,7 @@ from embedwire._settings.options import (
     SSL,
     ApiKey,
     BatchLimits,
+    ByKind,
     Encoding,
     Prompts,
     RateLimit,
@@ -36,7 +37,7 @@ from embedwire._settings.options import (
 from embedwire._settings.settings import MAX_QUEUED
 
 # What decides a vector; all other options only decide how it comes.
-DECISIVE = ("base_url", "dimensions", "normalize", "prompts")
+DECISIVE = ("base_url", "dimensions", "normalize", "prompts", "extra_body")
 
 
 class Options(BaseModel):
@@ -63,7 +64,8 @@ class Options(BaseModel):
     dimensions: SkipValidation[int | None] = Field(default=None, frozen=True)
     normalize: SkipValidation[bool] = Field(default=False, frozen=True)
     prompts: SkipValidation[Prompts | str | None] = Field(default=None, frozen=True)
-    encoding: SkipValidation[Encoding] = Field(default="auto", frozen=True)
+    encoding: SkipValidation[Encoding | None] = Field(default="auto", frozen=True)
+    extra_body: SkipValidation[dict[str, Any] | ByKind | None] = Field(default=None, frozen=True)
     headers: SkipValidation[dict[str, str] | None] = Field(
         default=None, frozen=True, exclude=True, repr=False
     )

@@ -15,7 +15,6 @@ except ModuleNotFoundError as missing:
     ) from None
 
 from embedwire._pydantic import DECISIVE, OPTIONS, Options
-from embedwire._settings.settings import check_prompts
 from embedwire.exceptions import InputError
 
 __all__ = ["EmbedwireEmbedding"]
@@ -68,9 +67,9 @@ class EmbedwireEmbedding(Options, BaseEmbedding):
                 "model_name must not be empty; leave it out for the model that the server serves"
             )
         self._connect(None if self.model_name == SERVED else self.model_name)
-        if self.embeddings_cache is not None and _differ(self.prompts):
+        if self.embeddings_cache is not None and self._client.tells_kinds_apart():
             raise InputError(
-                "embeddings_cache knows a vector by its bare text, so with prompts= a query would get a "
+                "embeddings_cache knows a vector by its bare text, so with prompts= or ByKind a query would get a "
                 "document's vector; leave one of the two out"
             )
 
@@ -114,9 +113,3 @@ class EmbedwireEmbedding(Options, BaseEmbedding):
 
     async def _aget_text_embeddings(self, texts: list[str]) -> list[list[float]]:
         return await self._client.aembed(texts)
-
-
-def _differ(prompts: object) -> bool:
-    """Whether a query and a document of the same text are sent differently."""
-    chosen = check_prompts(prompts)
-    return chosen.query != chosen.document

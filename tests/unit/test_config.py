@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import pickle
 import re
 from pathlib import Path
 from typing import Any
@@ -10,8 +11,9 @@ from typing import Any
 import pytest
 
 import embedwire
-from embedwire import EmbeddingClient, InputError, SharedEmbeddingClient, Timeouts
+from embedwire import ByKind, EmbeddingClient, InputError, SharedEmbeddingClient, Timeouts
 from embedwire._settings.address import key_from_environment
+from tests.unit.arguments import form, kept
 
 BOTH = pytest.mark.parametrize("kind", [EmbeddingClient, SharedEmbeddingClient])
 URL = "http://embedder.test:8080"
@@ -115,8 +117,20 @@ class TestBadArguments:
             ("dimensions", True, "an int of at least 1"),
             ("normalize", 1, "True or False"),
             ("normalize", None, "True or False"),
-            ("encoding", "int8", "'auto', 'float' or 'base64'"),
-            ("encoding", None, "'auto', 'float' or 'base64'"),
+            ("encoding", "int8", "'auto', 'float', 'base64', or None"),
+            ("encoding", b"float", "'auto', 'float', 'base64', or None"),
+            ("extra_body", [("user", "me")], "must be a mapping"),
+            ("extra_body", KEY, "ByKind(query=…, document=…) or None, not a str"),
+            ("extra_body", {5: "five"}, "must be a mapping of str to JSON values"),
+            ("extra_body", {"user": {1, 2}}, "a value that JSON cannot carry"),
+            ("extra_body", {"user": b"bytes"}, "a value that JSON cannot carry"),
+            ("extra_body", {"top_p": NAN}, "a value that JSON cannot carry"),
+            ("extra_body", {"user": "\ud800"}, "a value that JSON cannot carry"),
+            ("extra_body", {"input": ["other"]}, "must not have the field 'input'"),
+            ("extra_body", {"model": "m"}, "pass model="),
+            ("extra_body", {"dimensions": 5}, "pass dimensions="),
+            ("extra_body", {"encoding_format": "float"}, "pass encoding="),
+            ("extra_body", {"query": {}, "document": {"input": []}}, "must not have the field 'input'"),
             ("prompts", "e6", "one of 'e5'"),
             ("prompts", "", "Prompts(query=…, document=…)"),
             ("prompts", ("query: ", "passage: "), "Prompts(query=…, document=…)"),
@@ -292,3 +306,47 @@ def test_every_argument_is_documented() -> None:
     assert EmbeddingClient.__init__.__annotations__ == SharedEmbeddingClient.__init__.__annotations__
     assert inspect.signature(EmbeddingClient) == inspect.signature(SharedEmbeddingClient)
     assert embedwire.Timeouts() == Timeouts(total=120, connect=10, sock_read=60)
+
+
+class TestTimeouts:
+    """A number is for the whole request."""
+
+    @pytest.mark.parametrize(
+        ("given", "meant"),
+        [
+            (300, Timeouts(total=300, connect=10, sock_read=300)),
+            (2.5, Timeouts(total=2.5, connect=2.5, sock_read=2.5)),
+            (None, Timeouts(total=None, connect=10, sock_read=None)),
+            (Timeouts(total=5), Timeouts(total=5, connect=10, sock_read=60)),
+            ({"total": 5}, Timeouts(total=5, connect=10, sock_read=60)),
+        ],
+    )
+    def test_follow_the_number(self, given: Any, meant: Timeouts) -> None:
+        """A silence may last as long as the request, a connect never longer; a record is taken as it is."""
+        assert form(timeout=given).timeouts == meant
+
+
+class TestByKind:
+    """Fields that differ between queries and documents."""
+
+    def test_is_a_value(self) -> None:
+        """Equal ones are equal in any order, hash alike, go through a pickle, and do not follow their dicts."""
+        fields = {"a": 1, "b": [2, None]}
+        one, two = ByKind(query=fields), ByKind(query={"b": (2, None), "a": 1}, document={})
+        fields["c"] = 3
+        assert one == two == pickle.loads(pickle.dumps(one))
+        assert hash(one) == hash(two)
+        assert one != ByKind(document=fields)
+
+    def test_checks_itself(self) -> None:
+        """What cannot be sent is refused where it is written."""
+        with pytest.raises(InputError, match=r"extra_body\.document must not have the field 'input'"):
+            ByKind(document={"input": []})
+
+    def test_a_dict_of_both_kinds_is_one(self) -> None:
+        """What a dump made of it means the same; any other dict is for both kinds."""
+        both = {"query": {"task": "q"}, "document": {"task": "d"}}
+        assert kept(extra_body=both) == kept(extra_body=ByKind(**both))
+        one = kept(extra_body={"query": "no kind"})
+        assert one.form == one.query_form
+        assert one.form.extra == '{"query": "no kind"}'

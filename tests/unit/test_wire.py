@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from embedwire._http.reply import ContractBroken, decode, fit, models, near, normalized, parse, plausible
 from embedwire._http.wire import encode
 from embedwire._servers.kinds import KINDS, Told
+from embedwire._settings.checks import json_of
 
 ANY_BUT_USAGE: list[Any] = [{}, None, 7, "7", [7]]
 FLOAT32 = st.floats(width=32, allow_nan=False, allow_infinity=False)
@@ -58,6 +59,14 @@ class TestEncode:
         """A model and a number of dimensions are sent when given."""
         sent = orjson.loads(encode(["a"], model="m", encoding="base64", dimensions=4))
         assert sent == {"input": ["a"], "model": "m", "dimensions": 4, "encoding_format": "base64"}
+
+    @pytest.mark.parametrize(
+        "fields", [{}, {"task": "문서", "options": {"num_ctx": 2**70, "a": [None, 1.5]}}]
+    )
+    def test_holds_further_fields_and_no_encoding(self, fields: dict[str, Any]) -> None:
+        """Further fields stand beside the others, as they are; without an encoding there is no field for it."""
+        sent = encode(["a"], json_of("extra_body", fields), model=None, encoding=None, dimensions=None)
+        assert json.loads(sent) == {"input": ["a"], **fields}
 
     @given(st.lists(st.text(st.characters(exclude_categories=["Cs"]))))
     def test_texts_arrive_as_they_are(self, texts: list[str]) -> None:

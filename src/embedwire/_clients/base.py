@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Literal
+from dataclasses import replace
+from typing import Any, Literal
 
 from embedwire._clients import fork
 from embedwire._servers.known import ServerInfo, forget, server_info
 from embedwire._settings import settings as of
 from embedwire._settings.address import target_of
-from embedwire._settings.checks import check_bool
+from embedwire._settings.checks import check_bool, json_of
 from embedwire._settings.discreet import discreet
 from embedwire._settings.options import (
     SSL,
     ApiKey,
     BatchLimits,
+    ByKind,
     Encoding,
     Prompts,
     RateLimit,
@@ -43,7 +45,8 @@ class Client:
         dimensions: int | None = None,
         normalize: bool = False,
         prompts: Prompts | str | None = None,
-        encoding: Encoding = "auto",
+        encoding: Encoding | None = "auto",
+        extra_body: Mapping[str, Any] | ByKind | None = None,
         headers: Mapping[str, str] | None = None,
         ssl: SSL = None,
         proxy: str | None = None,
@@ -67,7 +70,8 @@ class Client:
                 grows to at most 128 while that pays; 32 queries that wait together.
             concurrency: Most requests in flight at the server. ``"auto"``: 4 at first; then twice the slots of a
                 llama-server, at most 4 more than its slots; at other servers 8, and to at most 128 while that pays.
-            timeout: Seconds for one request, or `Timeouts`. Default: 120 in all, 10 to connect, 60 of silence.
+            timeout: Seconds for one whole request (to connect: at most 10 of them), None for no limit, or `Timeouts`.
+                Default: 120 in all, 10 to connect, 60 of silence.
             deadline: Seconds for one whole call: queue, attempts, pauses and body. Default: none.
             max_retries: Repeats of a request that failed for a passing reason, or a `RetryPolicy`. Default: 2.
             dimensions: Numbers per vector. A server that ignores it gets its vectors cut, and brought back to unit
@@ -75,7 +79,9 @@ class Client:
             normalize: Bring each vector to unit length. Default: as the server sends them.
             prompts: What stands before each query and document: `Prompts`, or the name of a family of models:
                 ``"e5"``, ``"nomic"``, ``"bge"``, ``"mxbai"``, ``"arctic"``, ``"embeddinggemma"``, ``"qwen3"``.
-            encoding: How vectors travel: ``"float"``, ``"base64"``, or ``"auto"``.
+            encoding: How vectors travel: ``"float"``, ``"base64"``, or ``"auto"``; None leaves the field out.
+            extra_body: Further fields of each request, such as ``{"truncate": True}``, or `ByKind` where those for
+                queries and for documents differ. Only texts whose fields are equal share a request.
             headers: Further headers of each request.
             ssl: An ``ssl.SSLContext``, the path of a CA file, or False to verify nothing.
             proxy: URL of an HTTP proxy.
@@ -88,26 +94,23 @@ class Client:
         Raises:
             InputError: An argument is wrong; the message names it and says the cure.
         """
+        extra = of.by_kind(extra_body)
+        form = of.Form(
+            model=of.model_of(model),
+            dimensions=of.dimensions_of(dimensions),
+            encoding=of.encoding_of(encoding),
+            extra=json_of("extra_body", extra.document),
+            batch=of.batch_of(batch_size),
+            concurrency=of.concurrency_of(concurrency),
+            timeouts=of.timeouts_of(timeout),
+            retry=of.retry_of(max_retries),
+            rate=of.rate_of(rate_limit),
+            max_reply=of.max_reply_of(max_reply_bytes),
+        )
         self._settings = of.Settings(
-            target=target_of(
-                base_url,
-                api_key=api_key,
-                headers=headers,
-                ssl=of.ssl_of(ssl),
-                proxy=proxy,
-                trust_env=check_bool("trust_env", trust_env),
-            ),
-            form=of.Form(
-                model=of.model_of(model),
-                dimensions=of.dimensions_of(dimensions),
-                encoding=of.encoding_of(encoding),
-                batch=of.batch_of(batch_size),
-                concurrency=of.concurrency_of(concurrency),
-                timeouts=of.timeouts_of(timeout),
-                retry=of.retry_of(max_retries),
-                rate=of.rate_of(rate_limit),
-                max_reply=of.max_reply_of(max_reply_bytes),
-            ),
+            target=target_of(base_url, api_key, headers, of.ssl_of(ssl), proxy, trust_env),
+            form=form,
+            query_form=replace(form, extra=json_of("extra_body", extra.query)),
             deadline=of.deadline_of(deadline),
             normalize=check_bool("normalize", normalize),
             prompts=of.check_prompts(prompts),
@@ -135,7 +138,7 @@ class Client:
 
     def server_info(self) -> ServerInfo:
         """What is known about the server so far; asks nothing."""
-        return server_info(self._settings.visited(), self._settings.form)
+        return server_info(self._settings.visited(), self._settings.form, self._settings.query_form)
 
 
 fork.in_child(forget)

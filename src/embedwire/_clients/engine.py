@@ -16,7 +16,7 @@ from embedwire._http.messages import to_error
 from embedwire._http.records import Fault, Matrix, Refused
 from embedwire._queue.records import Call, Future
 from embedwire._servers.known import ServerInfo, server_info
-from embedwire._settings.options import Kind
+from embedwire._settings.options import KINDS, Kind
 from embedwire._settings.settings import CLOSED, Settings
 from embedwire.exceptions import RequestError, UsageError
 
@@ -35,7 +35,7 @@ class Engine:
         self._target = settings.visited()
         self._origins = origins_of(self._loop)
         self._origin = self._origins.acquire(self._target)
-        self._route = self._origin.route(settings.form)
+        self._routes = {kind: self._origin.route(settings.form_of(kind)) for kind in KINDS}
         self._calls: set[Call] = set()
         self._closing: asyncio.Task[None] | None = None
         self._released = False
@@ -77,7 +77,7 @@ class Engine:
         if settings.deadline is not None:
             deadline = loop.time() + settings.deadline - (time.monotonic() - begun)
         call = dispatcher.submit(
-            self._route,
+            self._routes[kind],
             texts,
             kind,
             future,
@@ -116,11 +116,11 @@ class Engine:
             if self._released:  # the client was closed meanwhile, which is not this task's cancellation
                 raise UsageError(CLOSED) from None
             raise
-        return server_info(self._target, self._settings.form)
+        return server_info(self._target, self._settings.form, self._settings.query_form)
 
     async def _meet(self) -> None:
         visitor = self._origin.visitor
-        await visitor.meet(self._settings.form)
+        await visitor.meet(self._settings.query_form)
         # Only a vector shows that it embeds, and how wide; a second one, whether base64 carries the same.
         await self._embed_a_word()
         visitor.learn()
@@ -129,9 +129,11 @@ class Engine:
             await self._embed_a_word()
 
     async def _embed_a_word(self) -> None:
-        future: asyncio.Future[Matrix] = self._loop.create_future()
-        self.submit(["ready"], "query", future, begun=time.monotonic())
-        await future
+        """Of each kind, where their requests differ."""
+        for kind in KINDS if self._settings.form != self._settings.query_form else KINDS[:1]:
+            future: asyncio.Future[Matrix] = self._loop.create_future()
+            self.submit(["ready"], kind, future, begun=time.monotonic())
+            await future
 
     def _error(self, fault: Fault) -> RequestError:
         return to_error(fault, attempts=0, server=self._target.base_url, index=None, count=None)

@@ -171,7 +171,7 @@ class EmbeddingClient(Client):
             )
             return future
 
-        return Feed(sizes_of(self._settings), submit)
+        return Feed(sizes_of(self._settings, kind), submit)
 
     async def _attach(self, begun: float) -> Engine:
         """The engine on the running loop; a new one where the last one's loop is over.

@@ -111,7 +111,7 @@ class SharedEmbeddingClient(Client):
         check_kind(kind)
 
         async def feed() -> Feed:
-            return Feed(sizes_of(self._settings), partial(self._submit_here, kind))
+            return Feed(sizes_of(self._settings, kind), partial(self._submit_here, kind))
 
         return Stream(AsyncStream(threaded(texts), feed, on_error=on_error), self._run)
 
@@ -128,7 +128,7 @@ class SharedEmbeddingClient(Client):
 
         async def feed() -> Feed:
             return Feed(
-                sizes_of(self._settings),
+                sizes_of(self._settings, kind),
                 lambda chunk, start: asyncio.wrap_future(self._bridge.submit(chunk, kind, start)),
             )
 
@@ -155,6 +155,11 @@ class SharedEmbeddingClient(Client):
         closing = self._bridge.close()
         if closing is not None:
             await asyncio.wrap_future(closing)
+
+    def tells_kinds_apart(self) -> bool:
+        """Whether a query and a document of the same text are sent differently, and so have different vectors."""
+        settings = self._settings
+        return settings.prompts.query != settings.prompts.document or settings.form != settings.query_form
 
     def _submit(self, texts: list[str], kind: Kind) -> concurrent.futures.Future[Vectors]:
         """For callers that will wait in this thread."""

@@ -26,6 +26,7 @@ from embedwire._clients.texts import check_texts
 from embedwire._servers.known import sizing
 from embedwire._servers.sizes import STREAM_CHUNK, FormSizes
 from embedwire._settings.checks import shown
+from embedwire._settings.options import Kind
 from embedwire._settings.settings import Settings
 from embedwire.exceptions import InputError, RequestError, UsageError
 
@@ -63,9 +64,10 @@ class Feed:
         return 4 * self.sizes.concurrency()
 
 
-def sizes_of(settings: Settings) -> FormSizes:
+def sizes_of(settings: Settings, kind: Kind) -> FormSizes:
     """How much of a client's texts travels at once."""
-    return sizing(settings.visited(), settings.form.variant).of(settings.form)
+    form = settings.form_of(kind)
+    return sizing(settings.visited(), form.variant).of(form)
 
 
 class AsyncStream:

@@ -245,7 +245,7 @@ class _Attempt:
         self._name = name
         self._trials = trials
         self._server = server
-        self._encoding = "float"
+        self._encoding: str | None = "float"
         self._sample: tuple[str, Matrix] | None = None  # that goes along
         self._tried = False
 
@@ -257,7 +257,8 @@ class _Attempt:
         self._life = self._visitor.life(self.facts)
         self._encoding = self._choose()
         texts = self._job.texts if self._sample is None else [*self._job.texts, self._sample[0]]
-        return encode(texts, model=self._name, encoding=self._encoding, dimensions=self._job.form.dimensions)
+        name, width, extra = self._name, self._job.form.dimensions, self._job.form.extra
+        return encode(texts, extra, model=name, encoding=self._encoding, dimensions=width)
 
     def read(self, reply: Reply) -> Decoded:
         """The vectors of a success; what it shows is noted."""
@@ -327,7 +328,7 @@ class _Attempt:
             assert self._trials is not None  # noqa: S101 - it was among them
             self._trials.discard(self.facts)
 
-    def _choose(self) -> str:
+    def _choose(self) -> str | None:
         facts, form = self.facts, self._job.form
         if form.encoding != "auto":
             return form.encoding
@@ -345,6 +346,5 @@ class _Attempt:
 def _warn_of_zeros(url: str, matrix: Matrix) -> None:
     if matrix[:, 0].all():  # so seldom not that a look at the first numbers saves one at all
         return
-    zeros = len(matrix) - int(matrix.any(axis=1).sum())
-    if zeros:
+    if zeros := len(matrix) - int(matrix.any(axis=1).sum()):
         logger.warning("%s gave %d of %d texts a vector of zeros only", url, zeros, len(matrix))

@@ -66,11 +66,21 @@ class Reply:
     reused: bool = False
 
 
-def encode(texts: Sequence[str], *, model: str | None, encoding: str, dimensions: int | None) -> bytes:
-    """The body of one request. Texts are sent as they are."""
-    body: dict[str, Any] = {"input": texts, "encoding_format": encoding}
+def encode(
+    texts: Sequence[str],
+    extra: str = "{}",
+    *,
+    model: str | None,
+    encoding: str | None,
+    dimensions: int | None,
+) -> bytes:
+    """The body of one request, with further fields (a JSON object). Texts are sent as they are."""
+    body: dict[str, Any] = {"input": texts}
+    if encoding is not None:
+        body["encoding_format"] = encoding
     if model is not None:
         body["model"] = model
     if dimensions is not None:
         body["dimensions"] = dimensions
-    return orjson.dumps(body)
+    coded = orjson.dumps(body)
+    return coded if extra == "{}" else coded[:-1] + b"," + extra[1:].encode()

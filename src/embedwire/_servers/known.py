@@ -6,7 +6,7 @@ No locks: each fact is one plain assignment, and one that is lost does no harm.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -88,24 +88,26 @@ def rate_limiter(target: Target, rate: RateLimit, now: float) -> RateLimiter:
     return RateLimiter(tuple(quotas), lock)
 
 
-def server_info(target: Target, form: Form) -> ServerInfo:
-    """What is known, for one choice of model and dimensions."""
-    facts, model, sizes = (
-        server_facts(target.base_url),
-        model_facts(target, form.variant),
-        sizing(target, form.variant),
-    )
+def server_info(target: Target, form: Form, *others: Form) -> ServerInfo:
+    """What is known, for one form of requests, or else for the others that have the same model and dimensions."""
+    facts = server_facts(target.base_url)
+    models = [model_facts(target, one.variant) for one in (form, *others)]
+    sizes = [sizing(target, one.variant) for one in (form, *others)]
     return ServerInfo(
         url=target.base_url if facts.base is None else target.endpoint.shown(facts.base),
         software=facts.software,
-        model=form.model or model.served,
-        dimensions=form.dimensions or model.width,
+        model=form.model or _first(model.served for model in models),
+        dimensions=form.dimensions or _first(model.width for model in models),
         slots=facts.told.slots,
         context=facts.told.context,
-        max_texts=sizes.max_texts,
-        max_chars=sizes.chars.most,
-        base64=model.base64,
+        max_texts=_first(size.max_texts for size in sizes),
+        max_chars=_first(size.chars.most for size in sizes),
+        base64=_first(model.base64 for model in models),
     )
+
+
+def _first(values: Iterable[V | None]) -> V | None:
+    return next((value for value in values if value is not None), None)
 
 
 def forget() -> None:

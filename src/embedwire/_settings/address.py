@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TypeAlias
 from urllib.parse import urlsplit
 
-from embedwire._settings.checks import plain
+from embedwire._settings.checks import check_bool, plain
 from embedwire._settings.endpoint import Endpoint, endpoint_of, login_of, split
 from embedwire._settings.options import SSL
 from embedwire._settings.secret import Secret, SecretLike
@@ -109,7 +109,7 @@ _OWN_HEADERS = {
 
 
 def target_of(
-    base_url: object, *, api_key: object, headers: object, ssl: SSL, proxy: object, trust_env: bool
+    base_url: object, api_key: object, headers: object, ssl: SSL, proxy: object, trust_env: object
 ) -> Target:
     """The server that the arguments mean, and who asks.
 
@@ -129,7 +129,12 @@ def target_of(
     if proxy is not None and endpoint.socket is not None:
         raise InputError("proxy cannot lead to a Unix socket; leave it out")
     return Target(
-        endpoint=endpoint, api_key=key, headers=named, ssl=ssl, proxy=_proxy_of(proxy), trust_env=trust_env
+        endpoint=endpoint,
+        api_key=key,
+        headers=named,
+        ssl=ssl,
+        proxy=_proxy_of(proxy),
+        trust_env=check_bool("trust_env", trust_env),
     )
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import math
+from collections.abc import Mapping
 
 from embedwire.exceptions import InputError
 
@@ -68,3 +70,33 @@ def check_seconds(name: str, value: object, *, zero: bool = False, none: bool = 
             f"{name} must be a number of seconds above 0{' or 0' if zero else ''}"
             f"{', None for no limit' if none else ''}{also and ', or ' + also}, not {shown(value)}"
         )
+
+
+def json_of(name: str, fields: object) -> str:
+    """Fields of a request as a JSON object in one spelling, so that equal ones are equal; "{}" for none.
+
+    Raises:
+        InputError: They are no mapping that JSON can carry, or have a field with an option of its own.
+    """
+    if not isinstance(fields, Mapping) or not all(isinstance(field, str) for field in fields):
+        raise InputError(f"{name} must be a mapping of str to JSON values, not {shown(fields)}")
+    for field, instead in _OPTIONS_OF_FIELDS.items():
+        if field in fields:
+            raise InputError(f"{name} must not have the field {field!r}; {instead}")
+    try:
+        text = json.dumps(dict(fields), allow_nan=False, ensure_ascii=False, sort_keys=True)
+    except (TypeError, ValueError, RecursionError):
+        text = "\ud800"
+    if not is_unicode(text):
+        raise InputError(
+            f"{name} has a value that JSON cannot carry; use str, numbers, bools, None, lists, dicts"
+        )
+    return text
+
+
+_OPTIONS_OF_FIELDS = {
+    "input": "it is for the texts",
+    "model": "pass model=",
+    "dimensions": "pass dimensions=",
+    "encoding_format": "pass encoding=; with None the field is left out",
+}

@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
+import json
 import ssl as ssl_module
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from dataclasses import dataclass, field
+from typing import Any, Literal, TypeAlias
 
-from embedwire._settings.checks import check_bool, check_int, check_seconds, is_number, is_unicode, shown
+from embedwire._settings.checks import (
+    check_bool,
+    check_int,
+    check_seconds,
+    is_number,
+    is_unicode,
+    json_of,
+    shown,
+)
 from embedwire._settings.secret import SecretLike
 from embedwire.exceptions import InputError
 
 Kind: TypeAlias = Literal["document", "query"]
+KINDS: tuple[Kind, ...] = ("query", "document")
 Encoding: TypeAlias = Literal["auto", "float", "base64"]
 ApiKey: TypeAlias = str | SecretLike | Callable[[], str | SecretLike]
 SSL: TypeAlias = ssl_module.SSLContext | bool | str | None
@@ -138,6 +148,27 @@ class Prompts:
         for name in ("query", "document"):
             if not isinstance(getattr(self, name), str) or not is_unicode(getattr(self, name)):
                 raise InputError(f"prompts.{name} must be a str of valid Unicode; use '' for none")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ByKind:
+    """Further fields of a request that a model wants to differ between queries and documents.
+
+    Attributes:
+        query: Fields of requests for queries, such as ``{"input_type": "query"}``. Default: none.
+        document: Fields of requests for documents. Default: none.
+    """
+
+    query: Mapping[str, Any] = field(default_factory=dict)
+    document: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        # In one shape, so that equal ones have one hash, and a later change of the dicts changes nothing.
+        for name in ("query", "document"):
+            object.__setattr__(self, name, json.loads(json_of(f"extra_body.{name}", getattr(self, name))))
+
+    def __hash__(self) -> int:
+        return hash((json_of("query", self.query), json_of("document", self.document)))
 
 
 PRESETS: Mapping[str, Prompts] = {

@@ -9,12 +9,14 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal, TypeAlias, TypeVar
 
 from embedwire._settings.address import Target, key_from_environment
-from embedwire._settings.checks import check_int, check_seconds, is_unicode, plain
+from embedwire._settings.checks import check_int, check_seconds, is_unicode, json_of, plain, shown
 from embedwire._settings.options import (
     PRESETS,
     SSL,
     BatchLimits,
+    ByKind,
     Encoding,
+    Kind,
     Prompts,
     RateLimit,
     RetryPolicy,
@@ -22,7 +24,7 @@ from embedwire._settings.options import (
 )
 from embedwire.exceptions import InputError
 
-Variant: TypeAlias = "tuple[str | None, int | None]"
+Variant: TypeAlias = "tuple[str | None, int | None, str]"
 T = TypeVar("T")
 
 MAX_QUEUED = 1_000_000  # texts that wait at one server, by default
@@ -36,7 +38,8 @@ class Form:
     Attributes:
         model: As requested; None: the one that the server serves.
         dimensions: As requested; None: as many as the model has.
-        encoding: As requested.
+        encoding: As requested; None: the field is left out.
+        extra: Further fields of the body, as a JSON object; "{}" for none.
         batch: Most in one request; None: "auto".
         concurrency: Most requests in flight at the server; None: "auto".
         timeouts: Of one request.
@@ -47,7 +50,8 @@ class Form:
 
     model: str | None
     dimensions: int | None
-    encoding: Encoding
+    encoding: Encoding | None
+    extra: str
     batch: BatchLimits | None
     concurrency: int | None
     timeouts: Timeouts
@@ -57,8 +61,8 @@ class Form:
 
     @property
     def variant(self) -> Variant:
-        """Model and dimensions, as requested: behind one URL there may be several kinds."""
-        return self.model, self.dimensions
+        """Model, dimensions and further fields, as requested: behind one URL there may be several kinds."""
+        return self.model, self.dimensions, self.extra
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,11 +70,16 @@ class Settings:
     """All arguments of a client, normalised. Pickles without a key that came from the environment."""
 
     target: Target
-    form: Form
+    form: Form  # of documents
+    query_form: Form  # equal, unless further fields differ
     deadline: float | None
     normalize: bool
     prompts: Prompts
     max_queued: int
+
+    def form_of(self, kind: Kind) -> Form:
+        """What requests for queries, or for documents, look like."""
+        return self.query_form if kind == "query" else self.form
 
     def visited(self) -> Target:
         """The server to talk to, with the key that holds now."""
@@ -95,11 +104,31 @@ def dimensions_of(value: object) -> int | None:
     return value  # type: ignore[return-value]  # an int, or None
 
 
-def encoding_of(value: object) -> Encoding:
-    """`encoding`, where it is one of the words."""
+def encoding_of(value: object) -> Encoding | None:
+    """`encoding`, where it is one of the words, or None."""
+    if value is None:
+        return None
     if isinstance(value, str) and value in ("auto", "float", "base64"):
         return value  # type: ignore[return-value]  # one of the three
-    raise InputError("encoding must be 'auto', 'float' or 'base64'")
+    raise InputError("encoding must be 'auto', 'float', 'base64', or None to leave the field out")
+
+
+def by_kind(value: object) -> ByKind:
+    """`extra_body` by kind of text; a mapping of these two kinds, as in dumps, is one too.
+
+    Raises:
+        InputError: It is no mapping that JSON can carry, or has a field with an option of its own.
+    """
+    if value is None:
+        return ByKind()
+    if isinstance(value, ByKind):
+        return value
+    if isinstance(value, Mapping):
+        if set(value) == {"query", "document"} and all(isinstance(one, Mapping) for one in value.values()):
+            return ByKind(**value)
+        json_of("extra_body", value)  # before it is named after a kind
+        return ByKind(query=value, document=value)
+    raise InputError(f"extra_body must be a mapping, ByKind(query=…, document=…) or None, not {shown(value)}")
 
 
 def deadline_of(value: float | None) -> float | None:
@@ -154,15 +183,16 @@ def concurrency_of(value: int | Literal["auto"]) -> int | None:
 
 
 def timeouts_of(value: float | Timeouts | Mapping[str, Any] | None) -> Timeouts:
-    """`timeout` as a record."""
+    """`timeout` as a record; a number, or None, is for the whole request, its silences too."""
     if isinstance(value, Timeouts):
         return value
     if isinstance(value, Mapping):
         return _from_dump(Timeouts, "timeout", value)
     if value is None:
-        return Timeouts(total=None)
+        return Timeouts(total=None, sock_read=None)
     check_seconds("timeout", value, also="Timeouts(total=…, connect=…, sock_read=…)")
-    return Timeouts(total=float(value))
+    seconds = float(value)
+    return Timeouts(total=seconds, connect=min(seconds, Timeouts().connect or seconds), sock_read=seconds)
 
 
 def retry_of(value: int | RetryPolicy | Mapping[str, Any]) -> RetryPolicy:
