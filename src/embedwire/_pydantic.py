@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import (
     BaseModel,
@@ -16,13 +16,17 @@ from pydantic import (
     ValidationError,
     field_serializer,
     field_validator,
+    model_validator,
 )
-from pydantic_core import InitErrorDetails, PydanticCustomError
+from pydantic_core import ErrorDetails, InitErrorDetails, PydanticCustomError
 from typing_extensions import Self
 
 from embedwire._clients.shared import SharedEmbeddingClient
+from embedwire._servers.known import ServerInfo
+from embedwire._settings.address import url_from_environment
 from embedwire._settings.discreet import discreet
 from embedwire._settings.endpoint import dumped
+from embedwire._settings.habits import advice
 from embedwire._settings.options import (
     SSL,
     ApiKey,
@@ -35,9 +39,11 @@ from embedwire._settings.options import (
     Timeouts,
 )
 from embedwire._settings.settings import MAX_QUEUED
+from embedwire.exceptions import InputError
 
-# What decides a vector; all other options only decide how it comes.
-DECISIVE = ("base_url", "dimensions", "normalize", "prompts", "extra_body")
+# What decides a vector of a model that has a name; all other options only decide how it comes.
+DECISIVE = ("dimensions", "normalize", "prompts", "extra_body")
+_MODEL = ("model", "model_name")
 
 
 class Options(BaseModel):
@@ -54,7 +60,9 @@ class Options(BaseModel):
         protected_namespaces=(),
     )
 
-    base_url: str = Field(frozen=True)
+    SERVED: ClassVar[str | None] = None  # the name that stands for the model that the server serves
+
+    base_url: str = Field(default=None, validate_default=True, frozen=True, kw_only=False)
     api_key: SkipValidation[ApiKey | None] = Field(default=None, frozen=True, exclude=True, repr=False)
     batch_size: SkipValidation[int | BatchLimits | Literal["auto"]] = Field(default="auto", frozen=True)
     concurrency: SkipValidation[int | Literal["auto"]] = Field(default="auto", frozen=True)
@@ -81,12 +89,19 @@ class Options(BaseModel):
     if not TYPE_CHECKING:  # type checkers see the fields
 
         @discreet
-        def __init__(self, **fields: Any) -> None:
+        def __init__(self, base_url: str | None = None, **fields: Any) -> None:
             """Pydantic's own errors carry what was passed in, keys among it, even where its text does not."""
             try:
-                super().__init__(**fields)
+                super().__init__(base_url=base_url, **fields)
             except ValidationError as error:
-                raise _without_input(error) from None
+                raise _reworded(error, type(self)) from None
+
+        def __setattr__(self, name: str, value: object) -> None:
+            """What is read once cannot be changed."""
+            try:
+                super().__setattr__(name, value)
+            except ValidationError as error:
+                raise _reworded(error, type(self)) from None
 
     def _connect(self, model: str | None) -> None:
         """Checks the arguments; connects to nothing."""
@@ -100,8 +115,40 @@ class Options(BaseModel):
     @discreet
     def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
         """A copy that works with the updated settings; they are checked."""
-        fields = {name: getattr(self, name) for name in type(self).model_fields}
+        changed = {*(update or ()), *(_MODEL if {*_MODEL} & {*(update or ())} else ())}
+        fields = {name: getattr(self, name) for name in type(self).model_fields if name not in changed}
         return type(self)(**(copy.deepcopy(fields) if deep else fields) | dict(update or {}))
+
+    def wait_ready(self, timeout: float = 60.0) -> ServerInfo:
+        """Waits until the server embeds, and asks what it is; blocks this thread.
+
+        Args:
+            timeout: Seconds to wait in all.
+
+        Raises:
+            RequestError: The server was not ready in time, or never will be: the message says why.
+        """
+        return self._client.wait_ready(timeout)
+
+    async def await_ready(self, timeout: float = 60.0) -> ServerInfo:
+        """As `wait_ready`, without blocking the loop."""
+        return await self._client.await_ready(timeout)
+
+    def server_info(self) -> ServerInfo:
+        """What is known about the server so far; asks nothing."""
+        return self._client.server_info()
+
+    def get_dimensions(self) -> int:
+        """Numbers per vector, for stores that want them before the first text; embeds a word where nothing told yet.
+
+        Raises:
+            RequestError: It got no vector.
+        """
+        return self.server_info().dimensions or len(self._client.embed_query(_WORD))
+
+    async def aget_dimensions(self) -> int:
+        """As `get_dimensions`, without blocking the loop."""
+        return self.server_info().dimensions or len(await self._client.aembed_query(_WORD))
 
     def close(self) -> None:
         """Gives up the connections; objects that are merely dropped do it too."""
@@ -120,6 +167,22 @@ class Options(BaseModel):
     def _dumped_url(self, url: str) -> str:
         return dumped(url)
 
+    @model_validator(mode="before")
+    @classmethod
+    def _one_model(cls, fields: dict[str, Any]) -> dict[str, Any]:
+        """``model`` and ``model_name`` are one."""
+        given = [value for value in map(fields.get, _MODEL) if value not in (None, cls.SERVED)]
+        if not given:
+            return fields
+        if given[0] != given[-1]:
+            raise InputError("model and model_name are two names of one argument; pass one of them")
+        return fields | dict.fromkeys(_MODEL, given[0])
+
+    @field_validator("base_url", mode="before")
+    @classmethod
+    def _here(cls, url: object) -> object:
+        return url_from_environment() if url is None else url
+
     @field_validator("api_key", mode="before")
     @classmethod
     def _hide(cls, key: object) -> object:
@@ -127,15 +190,16 @@ class Options(BaseModel):
 
 
 OPTIONS = tuple(Options.model_fields)
+_WORD = "ready"  # that is embedded to see how wide a vector is
 
 
-def _without_input(error: ValidationError) -> ValidationError:
-    """The same complaint, without what was passed in: a key may be among it."""
+def _reworded(error: ValidationError, kind: type[Options]) -> ValidationError:
+    """The same complaint with its cure, and without what was passed in: a key may be among it."""
     return ValidationError.from_exception_data(
         error.title,
         [
             InitErrorDetails(
-                type=PydanticCustomError(details["type"], "{reason}", {"reason": details["msg"]}),
+                type=PydanticCustomError(details["type"], "{reason}", {"reason": _reason(details, kind)}),
                 loc=details["loc"],
                 input=None,
             )
@@ -143,3 +207,12 @@ def _without_input(error: ValidationError) -> ValidationError:
         ],
         hide_input=True,
     )
+
+
+def _reason(details: ErrorDetails, kind: type[Options]) -> str:
+    name = str(details["loc"][0]) if details["loc"] else ""
+    if details["type"] == "extra_forbidden":
+        return advice(name, kind.model_fields)
+    if details["type"] in ("frozen_field", "frozen_instance"):
+        return f"it is frozen, since settings are read once; make a new object, or model_copy(update={{{name!r}: …}})"
+    return details["msg"]

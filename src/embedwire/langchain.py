@@ -6,7 +6,7 @@ from typing import Any
 
 try:
     from langchain_core.embeddings import Embeddings
-    from pydantic import ConfigDict
+    from pydantic import ConfigDict, Field
 except ModuleNotFoundError as missing:
     raise ModuleNotFoundError(
         'embedwire.langchain needs langchain-core: pip install "embedwire[langchain]"', name=missing.name
@@ -30,9 +30,9 @@ class EmbedwireEmbeddings(Options, Embeddings):
 
     Key init args:
         base_url: str
-            The server, with or without ``/v1``.
+            The server, with or without ``/v1``; by position too. None: the environment's ``EMBEDWIRE_BASE_URL``.
         model: str | None
-            Name of the model; None for the one that the server serves.
+            Name of the model, ``model_name`` too; None for the one that the server serves.
         api_key: SecretStr | Callable[[], str] | None
             None: the environment's ``EMBEDWIRE_API_KEY``.
         prompts: Prompts | str | None
@@ -57,7 +57,7 @@ class EmbedwireEmbeddings(Options, Embeddings):
         ```python
         from embedwire.langchain import EmbedwireEmbeddings
 
-        embeddings = EmbedwireEmbeddings(base_url="http://localhost:8080")
+        embeddings = EmbedwireEmbeddings("http://localhost:8080")
         ```
 
     Embed single text:
@@ -89,6 +89,21 @@ class EmbedwireEmbeddings(Options, Embeddings):
     )
 
     model: str | None = None
+    model_name: str | None = Field(default=None, exclude=True, repr=False)
+
+    @property
+    def cache_namespace(self) -> str:
+        """A namespace for `CacheBackedEmbeddings`, good for a file's name: another one for other vectors of documents.
+
+        Raises:
+            InputError: The model has no name, so that the vectors may be another one's tomorrow.
+        """
+        return self._client.cache_name("document")
+
+    @property
+    def query_cache_namespace(self) -> str:
+        """As `cache_namespace`, of queries: an equal text may have another vector there."""
+        return self._client.cache_name("query")
 
     def model_post_init(self, context: Any, /) -> None:
         """Checks the arguments; connects to nothing."""

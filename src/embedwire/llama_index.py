@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pickle
-from typing import Any
+from typing import Any, ClassVar
 
 try:
     from llama_index.core.base.embeddings.base import BaseEmbedding
@@ -19,22 +19,22 @@ from embedwire.exceptions import InputError
 
 __all__ = ["EmbedwireEmbedding"]
 
-SERVED = "unknown"  # LlamaIndex's own default name: the model that the server serves
-
 
 class EmbedwireEmbedding(Options, BaseEmbedding):
     """Embeddings from your own server: llama.cpp, vLLM, TEI, Infinity, Ollama, or any OpenAI-compatible one.
 
     It works from any thread and event loop, and after a fork or a pickle (``IngestionPipeline`` does both with
     ``num_workers``). Objects of equal settings share connections and limits. A pickle carries an explicit
-    ``api_key``, never one that came from the environment; ``to_dict`` and ``to_json`` carry none. Events and
-    callbacks are LlamaIndex's own.
+    ``api_key``, never one that came from the environment; ``to_dict`` and ``to_json`` carry none. They carry
+    ``base_url`` only where the model has no name, so that an ``IngestionCache`` survives a server that moves:
+    ``from_dict(dump, base_url=…)``. Events and callbacks are LlamaIndex's own.
 
     An error's ``index`` counts within the texts that LlamaIndex passed at once, ``embed_batch_size`` at most.
 
     Args:
-        base_url: The server, with or without ``/v1``.
-        model_name: Name of the model. Default: the one that the server serves.
+        base_url: The server, with or without ``/v1``; by position too. Default: the environment's
+            ``EMBEDWIRE_BASE_URL``.
+        model_name: Name of the model, ``model`` too. Default: the one that the server serves.
         embed_batch_size: Texts that LlamaIndex hands over at once, 1 to 2048; they are split below to
             ``batch_size``. Default: 256, so that a sync caller gets concurrent requests too.
         api_key: None: the environment's ``EMBEDWIRE_API_KEY``.
@@ -51,12 +51,15 @@ class EmbedwireEmbedding(Options, BaseEmbedding):
         ```python
         from embedwire.llama_index import EmbedwireEmbedding
 
-        embed_model = EmbedwireEmbedding(base_url="http://localhost:8080")
+        embed_model = EmbedwireEmbedding("http://localhost:8080")
         vector = embed_model.get_text_embedding("Seoul is the capital of Korea.")
         ```
     """
 
-    model_name: str = Field(default=SERVED, frozen=True)
+    SERVED: ClassVar[str | None] = "unknown"  # LlamaIndex's own default name
+
+    model_name: str = Field(default="unknown", frozen=True)
+    model: str | None = Field(default=None, frozen=True, exclude=True, repr=False)
     embed_batch_size: int = Field(default=256, gt=0, le=2048, exclude=True)
     num_workers: int | None = Field(default=None, exclude=True)
 
@@ -66,7 +69,7 @@ class EmbedwireEmbedding(Options, BaseEmbedding):
             raise InputError(
                 "model_name must not be empty; leave it out for the model that the server serves"
             )
-        self._connect(None if self.model_name == SERVED else self.model_name)
+        self._connect(None if self.model_name == self.SERVED else self.model_name)
         if self.embeddings_cache is not None and self._client.tells_kinds_apart():
             raise InputError(
                 "embeddings_cache knows a vector by its bare text, so with prompts= or ByKind a query would get a "
@@ -77,9 +80,13 @@ class EmbedwireEmbedding(Options, BaseEmbedding):
     def custom_model_dump(
         self, handler: SerializerFunctionWrapHandler, info: SerializationInfo
     ) -> dict[str, Any]:
-        """What decides a vector, as it is part of an IngestionCache's key; nothing that does not."""
+        """What decides a vector, as it is part of an IngestionCache's key; nothing that does not.
+
+        So a model that has a name is the same one wherever it is served, and the URL is no part of it.
+        """
         dump = super().custom_model_dump(handler, info)
-        return {name: value for name, value in dump.items() if name in DECISIVE or name not in OPTIONS}
+        kept = DECISIVE if self.model_name != self.SERVED else (*DECISIVE, "base_url")
+        return {name: value for name, value in dump.items() if name in kept or name not in OPTIONS}
 
     @classmethod
     def class_name(cls) -> str:

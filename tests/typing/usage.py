@@ -16,6 +16,7 @@ from embedwire import (
     AuthenticationFailed,
     BadReply,
     BatchLimits,
+    ByKind,
     Completed,
     ConnectionFailed,
     DeadlineExceeded,
@@ -262,14 +263,20 @@ def langchain() -> None:
         max_reply_bytes=10_000_000,
     )
     assert_type(adapter.embed_documents(["text"]), list[list[float]])
+    assert_type(adapter.wait_ready(timeout=5), ServerInfo)
+    assert_type(adapter.get_dimensions(), int)
+    assert_type(adapter.cache_namespace, str)
+    assert_type(adapter.base_url, str)
     assert_type(adapter.close(), None)
     assert_type(adapter.model_copy(update={"model": "other"}), EmbedwireEmbeddings)
     EmbedwireEmbeddings(base_url=URL, api_key=SecretStr("key"), prompts=Prompts(query="query: "))
     EmbedwireEmbeddings(base_url=URL, api_key=key, timeout=Timeouts(total=5))
     EmbedwireEmbeddings(base_url=URL, api_key=secret_key, timeout=None)
 
-    EmbedwireEmbeddings(URL)  # type: ignore[call-arg]
-    EmbedwireEmbeddings()  # type: ignore[call-arg]
+    EmbedwireEmbeddings(URL)
+    EmbedwireEmbeddings(URL, model_name="minilm", extra_body=ByKind(query={"task": "query"}))
+    EmbedwireEmbeddings()  # EMBEDWIRE_BASE_URL
+    EmbedwireEmbeddings(URL, "minilm")  # type: ignore[call-arg]
     EmbedwireEmbeddings(base_url=URL, batchsize=5)  # type: ignore[call-arg]
     EmbedwireEmbeddings(base_url=URL, encoding="hex")  # type: ignore[arg-type]
 
@@ -315,8 +322,9 @@ def llama_index() -> None:
     EmbedwireEmbedding(base_url=URL, api_key=key, batch_size="auto", timeout=Timeouts(total=5))
     EmbedwireEmbedding(base_url=URL, api_key=secret_key, batch_size=BatchLimits(texts=8), timeout=None)
 
-    EmbedwireEmbedding()  # type: ignore[call-arg]
-    EmbedwireEmbedding(base_url=URL, model="minilm")  # type: ignore[call-arg]
+    EmbedwireEmbedding()  # EMBEDWIRE_BASE_URL
+    EmbedwireEmbedding(URL, model="minilm", extra_body={"truncate": True}, encoding=None)
+    EmbedwireEmbedding(URL, "minilm")  # type: ignore[call-arg]
     EmbedwireEmbedding(base_url=URL, concurrency="many")  # type: ignore[arg-type]
 
 

@@ -12,6 +12,7 @@ from embedwire._settings import settings as of
 from embedwire._settings.address import target_of
 from embedwire._settings.checks import check_bool, json_of
 from embedwire._settings.discreet import discreet
+from embedwire._settings.habits import advised
 from embedwire._settings.options import (
     SSL,
     ApiKey,
@@ -31,6 +32,7 @@ class Client:
     _settings: of.Settings
 
     @discreet
+    @advised
     def __init__(
         self,
         base_url: str | None = None,
@@ -93,6 +95,7 @@ class Client:
 
         Raises:
             InputError: An argument is wrong; the message names it and says the cure.
+            TypeError: There is no argument of that name; the message says what it is called here.
         """
         extra = of.by_kind(extra_body)
         form = of.Form(

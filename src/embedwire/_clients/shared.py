@@ -18,6 +18,7 @@ from embedwire._clients.texts import check_kind, check_text, check_texts, with_p
 from embedwire._servers.known import ServerInfo
 from embedwire._settings.checks import check_seconds
 from embedwire._settings.options import Kind
+from embedwire._settings.settings import cache_name
 
 if TYPE_CHECKING:
     import numpy as np
@@ -160,6 +161,10 @@ class SharedEmbeddingClient(Client):
         """Whether a query and a document of the same text are sent differently, and so have different vectors."""
         settings = self._settings
         return settings.prompts.query != settings.prompts.document or settings.form != settings.query_form
+
+    def cache_name(self, kind: Kind) -> str:
+        """What decides the vectors of this kind, as a name that a file may have."""
+        return cache_name(self._settings, kind)
 
     def _submit(self, texts: list[str], kind: Kind) -> concurrent.futures.Future[Vectors]:
         """For callers that will wait in this thread."""

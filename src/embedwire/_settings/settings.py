@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
+import re
 import ssl as ssl_module
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -86,6 +89,24 @@ class Settings:
         if self.target.api_key is not None:
             return self.target
         return replace(self.target, api_key=key_from_environment(self.target.base_url))
+
+
+def cache_name(settings: Settings, kind: Kind) -> str:
+    """What decides the vectors of a kind, as a name that a file may have: something to read, and a hash of it all.
+
+    Raises:
+        InputError: The model has no name.
+    """
+    form, prompts = settings.form, settings.prompts
+    if form.model is None:
+        raise InputError(
+            "a cache needs a model with a name, as the server may serve another one tomorrow; pass model="
+        )
+    extra = [settings.form.extra, settings.query_form.extra]
+    parts = [form.model, form.dimensions, settings.normalize, prompts.query, prompts.document, *extra, kind]
+    digest = hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
+    readable = re.sub(r"[^A-Za-z0-9]+", "-", form.model)[-40:].strip("-").lower()
+    return "-".join(filter(None, [readable, str(form.dimensions or ""), kind, digest]))
 
 
 def model_of(value: object) -> str | None:
