@@ -9,6 +9,7 @@ from collections.abc import AsyncIterable, Iterable
 from typing import TYPE_CHECKING
 
 from embedwire._clients import fork
+from embedwire._clients.asyncio_only import check_asyncio
 from embedwire._clients.base import Client
 from embedwire._clients.first_use import too_late
 from embedwire._clients.lists import no_vectors, to_lists
@@ -45,6 +46,16 @@ class EmbeddingClient(Client):
         self._engine: Engine | None = None
         self._finalizer: weakref.finalize[..., EmbeddingClient] | None = None  # lets go of the engine
         self._closed = False
+
+    if not TYPE_CHECKING:  # type checkers say it by themselves
+
+        def __enter__(self) -> None:
+            raise UsageError(
+                "EmbeddingClient is for async code: async with EmbeddingClient(…) as client; for sync code there is "
+                "SharedEmbeddingClient"
+            )
+
+        def __exit__(self, *exc: object) -> None: ...
 
     async def __aenter__(self) -> EmbeddingClient:
         await self._attach(time.monotonic())
@@ -143,6 +154,8 @@ class EmbeddingClient(Client):
     async def close(self) -> None:
         """Closes the connections; calls under way end with `UsageError`. Closing twice is fine."""
         engine = self._engine
+        if engine is not None:
+            check_asyncio()
         here = engine is None or engine.here()
         self._closed = True
         if engine is not None and here:
@@ -179,6 +192,7 @@ class EmbeddingClient(Client):
         At the first use of the process aiohttp and numpy are loaded, which takes a second: off the loop, and under the
         call's deadline.
         """
+        check_asyncio()
         if self._closed:
             raise UsageError(CLOSED)
         if not fork.engine_is_loaded():

@@ -10,6 +10,7 @@ from collections.abc import AsyncIterable, Callable, Coroutine, Iterable
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from embedwire._clients.asyncio_only import check_asyncio
 from embedwire._clients.base import Client
 from embedwire._clients.bridge import Bridge
 from embedwire._clients.lists import no_vectors, to_lists
@@ -83,8 +84,7 @@ class SharedEmbeddingClient(Client):
 
     async def aembed_query(self, text: str) -> list[float]:
         """As `EmbeddingClient.embed_query`."""
-        future = self._bridge.submit([check_text(text)], "query")
-        vector: list[float] = (await self._bridge.wait_async(future))[0].tolist()
+        vector: list[float] = (await self._submit_async([check_text(text)], "query"))[0].tolist()
         return vector
 
     def embed_array(self, texts: list[str], kind: Kind = "document") -> NDArray[np.float32]:
@@ -101,7 +101,7 @@ class SharedEmbeddingClient(Client):
         check_kind(kind)
         if not texts:
             return no_vectors(self.server_info().dimensions)
-        return await self._bridge.wait_async(self._bridge.submit(texts, kind))
+        return await self._submit_async(texts, kind)
 
     def stream(self, texts: Iterable[str], kind: Kind = "document", *, on_error: OnError = "raise") -> Stream:
         """As `EmbeddingClient.stream`: ``for start, vectors in client.stream(texts)``.
@@ -128,6 +128,7 @@ class SharedEmbeddingClient(Client):
         check_kind(kind)
 
         async def feed() -> Feed:
+            check_asyncio()
             return Feed(
                 sizes_of(self._settings, kind),
                 lambda chunk, start: asyncio.wrap_future(self._bridge.submit(chunk, kind, start)),
@@ -142,6 +143,7 @@ class SharedEmbeddingClient(Client):
 
     async def await_ready(self, timeout: float = 60.0) -> ServerInfo:
         """As `EmbeddingClient.wait_ready`."""
+        check_asyncio()
         return await asyncio.wrap_future(self._waiting(timeout))
 
     def close(self) -> None:
@@ -153,6 +155,7 @@ class SharedEmbeddingClient(Client):
 
     async def aclose(self) -> None:
         """As `close`."""
+        check_asyncio()
         closing = self._bridge.close()
         if closing is not None:
             await asyncio.wrap_future(closing)
@@ -170,6 +173,11 @@ class SharedEmbeddingClient(Client):
         """For callers that will wait in this thread."""
         self._bridge.check_waiter()
         return self._bridge.submit(texts, kind)
+
+    async def _submit_async(self, texts: list[str], kind: Kind) -> Vectors:
+        """For callers that wait on their loop."""
+        check_asyncio()
+        return await self._bridge.wait_async(self._bridge.submit(texts, kind))
 
     def _submit_here(self, kind: Kind, texts: list[str], start: int) -> asyncio.Future[Vectors]:
         """For what runs on the loop thread."""

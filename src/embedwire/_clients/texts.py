@@ -16,7 +16,7 @@ def check_text(text: object) -> str:
         InputError: It is not a str, or not valid Unicode.
     """
     if not isinstance(text, str):
-        raise InputError(f"the text to embed must be a str, not {type(text).__name__}")
+        raise InputError(f"the text to embed must be a str, not {type(text).__name__}{_cure(text)}")
     text = plain(text)
     if not is_unicode(text):
         raise InputError(
@@ -38,11 +38,12 @@ def check_texts(texts: object, start: int = 0) -> list[str]:
     if isinstance(texts, str):
         raise InputError("texts must be a list of str, and a single str was passed; pass [text]")
     if not isinstance(texts, Sequence) or isinstance(texts, (bytes, bytearray, memoryview)):
-        raise InputError(f"texts must be a list of str, not {type(texts).__name__}; pass list(texts)")
+        cure = _cure(texts) or "; pass list(texts)"
+        raise InputError(f"texts must be a list of str, not {type(texts).__name__}{cure}")
     texts = list(texts)
     for index, text in enumerate(texts, start):
         if not isinstance(text, str):
-            raise InputError(f"texts[{index}] must be a str, not {type(text).__name__}")
+            raise InputError(f"texts[{index}] must be a str, not {type(text).__name__}{_cure(text)}")
         if type(text) is not str:
             text = texts[index - start] = plain(text)
         if not is_unicode(text):
@@ -62,6 +63,15 @@ def with_prompt(texts: list[str], kind: Kind, prompts: Prompts) -> list[str]:
     """The texts, each behind the prompt of its kind. Nothing else about a text is ever changed."""
     prompt = prompts.query if kind == "query" else prompts.document
     return [prompt + text for text in texts] if prompt else texts
+
+
+def _cure(thing: object) -> str:
+    """Where the text of a framework's document stands."""
+    names = {*dir(type(thing)), *getattr(thing, "__dict__", ())}
+    field = next(
+        (name for name in ("page_content", "text") if name in names), None
+    )  # LangChain's, LlamaIndex's
+    return f"; pass its .{field}" if field else ""
 
 
 _SURROGATE_CURE = "clean it with text.encode('utf-8', 'replace').decode()"
