@@ -45,7 +45,7 @@ class Request(Generic[T]):
 
     Attributes:
         method: GET or POST.
-        url: The whole URL.
+        url: The whole URL, but for the user's query.
         encode: The body; called before each sending, with what became of the last one.
         read: From a success to what is wanted; raises `ContractBroken`.
         form: Whose timeouts, retries and limits hold.

@@ -46,7 +46,7 @@ class Transport(Protocol):
 
         Args:
             method: GET or POST.
-            url: The whole URL.
+            url: The whole URL, but for the user's query.
             body: JSON, or None.
             timeouts: Of this request.
             most: Bytes of the reply's body; a longer one is `Broken`.
@@ -162,7 +162,7 @@ class AiohttpTransport:
         try:
             async with client.request(
                 method,
-                url,
+                self._target.endpoint.with_query(url),
                 data=io.BytesIO(body) if body and len(body) > _LARGE else body,
                 headers=key,
                 timeout=_client_timeout(timeouts),

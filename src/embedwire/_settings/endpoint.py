@@ -40,11 +40,11 @@ class Endpoint:
 
     def embeddings(self, base: str) -> str:
         """The URL of the embeddings."""
-        return self._with_query(f"{self.origin}{base}{self.tail}")
+        return f"{self.origin}{base}{self.tail}"
 
     def models(self, base: str) -> str:
         """The URL of the list of models."""
-        return self._with_query(f"{self.origin}{base}/models")
+        return f"{self.origin}{base}/models"
 
     def question(self, path: str) -> str:
         """The URL of a question about the server, such as ``/health``: its path stands before any version."""
@@ -53,7 +53,7 @@ class Endpoint:
             if _VERSION.fullmatch(segment):
                 break
             root.append(segment)
-        return self._with_query(f"{self.origin}{'/'.join(root)}{path}")
+        return f"{self.origin}{'/'.join(root)}{path}"
 
     def shown(self, base: str) -> str:
         """The URL up to a base, as messages show it."""
@@ -65,7 +65,8 @@ class Endpoint:
         """What of the query no message may repeat: all values but those that name a version."""
         return [] if self.query is None else _values(self.query.reveal())
 
-    def _with_query(self, url: str) -> str:
+    def with_query(self, url: str) -> str:
+        """A URL as it is sent; not made before, as it may hold a key."""
         return url if self.query is None else f"{url}?{self.query.reveal()}"
 
 

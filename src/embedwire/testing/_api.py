@@ -26,7 +26,7 @@ class Api:
 
     def reply(self, request: Request) -> Answer:
         """Return the right reply to any request."""
-        endpoint = (request.method, request.path)
+        endpoint = (request.method, request.place)
         if endpoint == ("GET", "/health"):
             return Answer(body={"status": "ok"})
         if self.api_key is not None and request.headers.get("authorization") != f"Bearer {self.api_key}":

@@ -50,9 +50,14 @@ class Request:
         return orjson.loads(self.body)
 
     @property
+    def place(self) -> str:
+        """The path without its query."""
+        return self.path.partition("?")[0]
+
+    @property
     def embeds(self) -> bool:
         """Whether this asks for embeddings."""
-        return self.method == "POST" and self.path == "/v1/embeddings"
+        return self.method == "POST" and self.place == "/v1/embeddings"
 
     @property
     def texts(self) -> list[str]:

@@ -20,12 +20,14 @@ KEY = "sk-marked-0123456789abcdef"
 HEADER = "marked-header-fedcba9876543210"
 PASSWORD = "marked-password-5566778899"
 TEXT = "The patient is called Kim, born 1971"
+QUERY = "marked-query-112233445566"
 USER = f"user:{PASSWORD}"
 NOBODY = "http://127.0.0.1:9"
 SECRETS = {
     "key": KEY,
     "header": HEADER,
     "password": PASSWORD,
+    "query": QUERY,
     "password in base64": base64.b64encode(USER.encode()).decode(),
 }
 TEXTS = [f"{TEXT}, file {number}" for number in range(3)]
@@ -140,7 +142,7 @@ Make = Callable[..., Any]
 def made(door: str, server: EmbeddingServer, **arguments: Any) -> Any:
     """The client of a door, with every secret."""
     arguments = {
-        "base_url": server.url,
+        "base_url": f"{server.url}?token={QUERY}",
         "model": "m",
         "api_key": KEY,
         "headers": {"X-Marked": HEADER},
@@ -159,7 +161,7 @@ Script = Callable[[Request], "Answer | None"]
 
 def everything(request: Request) -> str:
     """All that a server knows of a request, as it may stand in a message."""
-    return f"cannot do {request.texts} for {dict(request.headers)}"
+    return f"cannot do {request.texts} for {dict(request.headers)} at {request.path}"
 
 
 def refusal(status: int, words: str = "", **fields: Any) -> Script:

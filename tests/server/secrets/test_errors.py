@@ -68,7 +68,7 @@ def not_http(request: Request) -> Answer:
 def several_models(request: Request) -> Answer | None:
     """A server that repeats the key in the names of its models."""
     names = [{"id": request.headers["authorization"]}, {"id": "another"}]
-    return Answer(body={"data": names}) if request.path == "/v1/models" else None
+    return Answer(body={"data": names}) if request.place == "/v1/models" else None
 
 
 def no_key() -> str:

@@ -118,7 +118,7 @@ class TestObjects:
         """A pickle of a client that was used with the environment's key is without it."""
         monkeypatch.setenv("EMBEDWIRE_API_KEY", KEY)
         door = next(door for door in DOORS if door.startswith(f"{kind}."))
-        client = make(door, api_key=None, headers=None)
+        client = make(door, base_url=server.url, api_key=None, headers=None)
         await knock(client, door)
         assert server.requests[-1].headers["authorization"] == f"Bearer {KEY}"
         assert secrets_in(pickle.dumps(client).decode("latin-1")) == []

@@ -17,6 +17,7 @@ from tests.server.secrets.marked import (
     KEY,
     KINDS,
     NOBODY,
+    QUERY,
     RETRIES,
     USER,
     Make,
@@ -45,8 +46,9 @@ class TestWords:
             lambda request: json.dumps(request.texts),
             of_header("authorization"),
             of_header("x-marked"),
+            lambda request: request.path,
         ],
-        ids=["a text", "texts in JSON", "the key", "another header"],
+        ids=["a text", "texts in JSON", "the key", "another header", "the query"],
     )
     async def test_of_a_server(
         self, words: Callable[[Request], str], status: int, make: Make, server: EmbeddingServer
@@ -54,7 +56,8 @@ class TestWords:
         """An error's message does not have what the server repeats of a text, the key or a header."""
         server.script = lambda request: Answer.error(status, f"cannot do {words(request)}")
         door = "SharedEmbeddingClient.aembed"
-        error = await failing(make(door), door)
+        url = f"{server.url}/v1/embeddings?token={QUERY}"  # this path, whatever is not known
+        error = await failing(make(door, base_url=url), door)
         assert leaks(error) == []
         assert "withheld" in str(error)
 
@@ -113,8 +116,10 @@ WRONG: dict[str, dict[str, Any]] = {
     "headers in a list": {"headers": [HEADER]},
     "a proxy of another scheme": {"proxy": f"socks5://{USER}@proxy:1080"},
     "a proxy without a port": {"proxy": f"http://{USER}@proxy:port"},
-    "a password in the URL": {"base_url": f"http://{USER}@127.0.0.1:9"},
-    "a key in the URL": {"base_url": f"http://127.0.0.1:9/?key={KEY}"},
+    "a password and a key": {"base_url": f"http://{USER}@127.0.0.1:9"},
+    "a password in a URL without a port": {"base_url": f"http://{USER}@127.0.0.1:port"},
+    "a key behind the URL": {"base_url": f"http://127.0.0.1:9/#key={KEY}"},
+    "a key in a URL of another scheme": {"base_url": f"ftp://127.0.0.1:9/?key={KEY}"},
 }
 
 
