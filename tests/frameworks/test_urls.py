@@ -15,7 +15,14 @@ from typing import Any
 
 import pytest
 
-from embedwire import EmbeddingClient, InputError, RequestError, ServerRefused, SharedEmbeddingClient
+from embedwire import (
+    BadReply,
+    EmbeddingClient,
+    InputError,
+    RequestError,
+    ServerRefused,
+    SharedEmbeddingClient,
+)
 from embedwire._servers import known
 from embedwire.langchain import EmbedwireEmbeddings
 from embedwire.llama_index import EmbedwireEmbedding
@@ -133,6 +140,9 @@ class TestPaths:
             with pytest.raises(RequestError) as refused:
                 await client.embed(TEXTS)
             assert (refused.value.status, len(server.requests)) == (401, 2)
+            with pytest.raises(RequestError):
+                await client.embed(TEXTS)
+            assert paths(server)[2:] == ["/embeddings"]
 
     async def test_the_model_is_asked_for_there(self) -> None:
         """Without a model's name the list is looked for at both paths, and the texts go where it stands."""
@@ -159,6 +169,18 @@ class TestPaths:
         ):
             assert right(await client.embed(TEXTS[:1]), TEXTS[:1])
             assert paths(server) == ["/llama/embeddings", "/llama/v1/embeddings"]
+
+    async def test_a_broken_reply_stays_what_it_is(self) -> None:
+        """A server behind a prefix whose reply is broken is told to be broken, whatever the other path says."""
+        wrong = Answer(body={"data": []})
+        async with (
+            EmbeddingServer() as server,
+            EmbeddingClient(f"{server.url}/llama", model="m") as client,
+        ):
+            server.script = lambda request: wrong if request.path == "/llama/embeddings" else None
+            with pytest.raises(BadReply, match=r"with 0 .*after 2 requests") as broken:
+                await client.embed(TEXTS)
+            assert " at /llama" not in str(broken.value)
 
     async def test_other_software_takes_its_place(self) -> None:
         """After a restart as a server with other paths the embeddings are found again."""

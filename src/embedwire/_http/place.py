@@ -49,7 +49,7 @@ class Place:
         return self.endpoint.embeddings(self.bases()[0])
 
     def suppose(self, base: str) -> None:
-        """The server's list of models stands there, and so its embeddings may."""
+        """Something of the server stands there, and so its embeddings may."""
         if not self._server.settled:
             self._server.base = base
 
@@ -79,11 +79,13 @@ class Place:
         try:
             done = await self._exchange.run(request, model)
         except Refused as again:
-            if is_elsewhere(again.fault, first, base):
-                tail = self.endpoint.tail
-                what = f"{refused.fault.what} at {first}{tail} and at {base}{tail}"
-                raise Refused(refused.action, replace(refused.fault, what=what), again.history) from None
-            raise
+            if not is_elsewhere(again.fault, first, base):
+                self.suppose(base)
+                raise
+            fault, tail = refused.fault, self.endpoint.tail
+            if fault.status in _NO_SUCH_PATH:
+                fault = replace(fault, what=f"{fault.what} at {first}{tail} and at {base}{tail}")
+            raise Refused(refused.action, fault, again.history) from None
         logger.info("%s takes embeddings at %s", self.endpoint.base_url, self.endpoint.shown(base))
         self._settle(base)
         return done
@@ -99,4 +101,5 @@ def is_elsewhere(fault: Fault, base: str, other: str) -> bool:
     """
     if fault.status in _NO_SUCH_PATH:
         return "model" not in fault.words.lower()
-    return fault.error is BadReply and fault.status == 200 and other == f"{base}/v1"
+    of_all = fault.error is BadReply and fault.status == 200 and not fault.of_text
+    return of_all and other == f"{base}/v1"

@@ -13,7 +13,7 @@ from embedwire._settings.secret import Secret
 from embedwire.exceptions import InputError
 
 _EXAMPLE = "pass for example 'http://localhost:8080'"
-_VERSION = re.compile(r"v\d[\w.]*")
+_VERSION = re.compile(r"v\d[\w.-]*")
 _WHOLE = ("embeddings", "invocations")  # a path that ends so is the whole one; the second is Databricks'
 _SOCKET = re.compile(r".+\.sock(et)?")
 
