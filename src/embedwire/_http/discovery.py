@@ -114,9 +114,9 @@ class Discovery:
             model: The name that requests carry, where the user chose it.
         """
         server, endpoint = self._server, self._place.endpoint
-        if server.kind is None or self._may_warn(model):
-            if not await self._answered(endpoint.models(self._place.bases()[0]), self._list):
-                return
+        unlisted = server.kind is None or self._may_warn(model)
+        if unlisted and not await self._answered(endpoint.models(self._place.bases()[0]), self._list):
+            return
         kind = server.kind
         tells = None if kind is None or kind.tells is None else endpoint.question(kind.tells)
         if tells is not None and not await self._answered(tells, self._tell):

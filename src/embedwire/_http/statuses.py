@@ -24,7 +24,6 @@ from embedwire.exceptions import (
 )
 
 PROXY_CURE = "Put them into the proxy's URL: proxy='http://user:password@…'."
-_ANOTHER_PROGRAM = "Check host and port: what answers there is no embedding server."
 
 
 def status_verdict(reply: Reply, seen: Context) -> Verdict:
@@ -251,11 +250,8 @@ def _permanent(fault: Fault, words: Said, means: Meaning) -> Fault:
     assert fault.status is not None  # noqa: S101 - it is in the table
     what, cure = _PERMANENT[fault.status]
     if words.page:
-        what, cure = "a web page answered, not an embedding server", _ANOTHER_PROGRAM
-        if fault.status == 404:
-            cure = (
-                f"{_ANOTHER_PROGRAM} Or its path is another one: check the part of base_url behind the port."
-            )
+        what = "a web page answered, not an embedding server"
+        cure = "Check base_url: on that host and port answers another program, or it embeds at another path."
     return replace(fault, what=f"{what} ({fault.status})", cure=means.cure or cure)
 
 
