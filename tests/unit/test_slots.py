@@ -157,6 +157,29 @@ class TestSlot:
         assert slots.in_flight == 0
         assert not slots.resume("document")
 
+    async def test_a_window_that_has_grown_is_theirs_who_wait(self) -> None:
+        """Where more may be in flight than before, a repeat that comes now goes after those that waited."""
+        slots, most = Slots(), 1
+        slots.enlist("somebody", lambda: most)
+        waiting = {name: slots.take() for name in "abcd"}
+        for slot in waiting.values():
+            slot.give_back()
+        held = slots.take()
+        kinds = {"a": "document", "b": "query", "c": "document", "d": "query"}
+        tasks = {name: asyncio.create_task(waiting[name].take_again(kinds[name])) for name in "abc"}  # type: ignore[arg-type]
+        await soon()
+        most = 3
+        tasks["d"] = asyncio.create_task(waiting["d"].take_again("query"))
+        await soon()
+        assert [name for name, task in tasks.items() if task.done()] == ["b", "d"]
+        held.give_back()
+        assert slots.resume("document")
+        await soon()
+        assert tasks["a"].done()
+        assert not tasks["c"].done()
+        assert slots.in_flight == 3
+        tasks["c"].cancel()
+
     @pytest.mark.parametrize("given", [False, True])
     async def test_who_gives_up_waiting_keeps_nothing(self, given: bool) -> None:
         """A repeat that is cancelled while it waits, or in the moment it gets its slot, leaves none behind."""

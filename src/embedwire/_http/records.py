@@ -128,6 +128,7 @@ class Fault:
         position: Place in the request of the text at fault, where the reply tells.
         of_text: The server blames the text itself (too long, no number for it), not the request.
         of_size: What there may have been too much of in the request.
+        unclear: The server refuses it without a word of what: a text, their number, or whatever is asked.
         harmful: The server broke off or timed out, so each repeat does harm.
         timed_out: It timed out, here or at a gateway.
         status: HTTP status.
@@ -147,6 +148,7 @@ class Fault:
     position: int | None = None
     of_text: bool = False
     of_size: Literal["texts", "chars"] | None = None
+    unclear: bool = False
     harmful: bool = False
     timed_out: bool = False
     status: int | None = None

@@ -39,9 +39,6 @@ class Calls:
         self._open: set[Call] = set()
         self.texts: dict[Kind, int] = {"query": 0, "document": 0}
 
-    def __contains__(self, call: object) -> bool:
-        return call in self._open
-
     def all(self) -> list[Call]:
         """The open calls."""
         return list(self._open)
@@ -175,7 +172,7 @@ def _unwanted(item: Item, call: Call) -> None:
 def _error(call: Call, row: int, fault: Fault, sent: int) -> RequestError:
     count = None if call.offset is not None else call.count
     index = None if fault.of_server else call.index(row)
-    return to_error(fault, attempts=sent, server=call.lane.server, index=index, count=count)
+    return to_error(fault, attempts=sent, server=call.lane.route.server, index=index, count=count)
 
 
 def _another(error: Exception) -> Exception:

@@ -46,11 +46,6 @@ class Dispatcher:
         """Texts that wait or are on their way."""
         return sum(self._calls.texts.values())
 
-    @property
-    def idle(self) -> bool:
-        """Whether nothing waits and nothing is under way."""
-        return not self._lanes and not self._calls.all()
-
     def submit(
         self,
         route: Route,
@@ -80,7 +75,7 @@ class Dispatcher:
         """
         if not self._calls.has_room(kind, len(texts), max_queued):
             raise Overloaded(
-                f"{self._calls.texts[kind]} texts wait for {route.visitor.target.base_url}, and {len(texts)} more "
+                f"{self._calls.texts[kind]} texts wait for {route.server}, and {len(texts)} more "
                 f"would go over max_queued={max_queued}. Send fewer at once, or raise max_queued=."
             )
         if not self._slots.in_flight:
@@ -103,10 +98,6 @@ class Dispatcher:
         """Ends some calls with an error, each with its own."""
         await _take(self._calls.fail(calls, error))
         self._look()
-
-    def calls(self) -> list[Call]:
-        """The open calls."""
-        return self._calls.all()
 
     async def close(self, visitor: Visitor) -> None:
         """Cancels what a visitor has under way, and waits until it has let go of its connections."""
@@ -171,10 +162,10 @@ class Dispatcher:
         lane, loop = batch.lane, asyncio.get_running_loop()
         batch.began, batch.slot = now, self._slots.take()
         full = not batch.history.sent and bool(lane.calls[batch.kind])
-        batch.round = lane.sizes.tuners[batch.kind].sent(now, full=full)
+        batch.round = lane.route.sizes.tuners[batch.kind].sent(now, full=full)
         lane.under_way[batch.kind].add(batch)
         job = Job(
-            form=lane.form,
+            form=lane.route.form,
             model=lane.route.model,
             kind=batch.kind,
             texts=batch.texts,
@@ -215,7 +206,7 @@ class Dispatcher:
         elif left:
             for _ in self._calls.fail(left, _broke(task.exception())):
                 pass
-        lane.route.visitor.release(lane.form, batch.reserved, sent=batch.sent)
+        lane.route.visitor.release(lane.route.form, batch.reserved, sent=batch.sent)
         self._leave(lane)
         if batch.slot is not None and batch.slot.held:
             batch.slot.give_back()  # which looks

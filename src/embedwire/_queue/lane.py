@@ -23,23 +23,18 @@ class Lane:
     Attributes:
         successes: Batches that went well.
         refused: Texts refused alone since then.
+        trying: One text alone is sent to see whether the server takes any; all else waits.
     """
 
     def __init__(self, route: Route) -> None:
-        self.form = route.form
         self.route = route
-        self.sizes = route.sizes
         self.items: dict[str, Item] = {}
         self.calls: dict[Kind, OrderedDict[Call, None]] = {kind: OrderedDict() for kind in KINDS}
         self.parts: dict[Kind, deque[Batch]] = {kind: deque() for kind in KINDS}
         self.under_way: dict[Kind, set[Batch]] = {kind: set() for kind in KINDS}
         self.successes = 0
         self.refused = 0
-
-    @property
-    def server(self) -> str:
-        """Base URL, for messages."""
-        return self.route.visitor.target.base_url
+        self.trying = False
 
     @property
     def busy(self) -> bool:
@@ -56,23 +51,25 @@ class Lane:
 
     def concurrency(self) -> int:
         """The most requests in flight that this lane's users want."""
-        return self.sizes.concurrency()
+        return self.route.sizes.concurrency()
 
     def full(self, kind: Kind) -> bool:
         """Whether so many batches are under way that no more should be formed: what pauses has left the wire."""
+        if self.trying:
+            return any(self.under_way.values())
         least_allowed = QUERIES_UNDER_WAY if kind == "query" else 1
         return len(self.under_way[kind]) >= max(least_allowed, self.concurrency())
 
     def closed_until(self, now: float) -> float:
         """The moment at which the user's rate limit lets the next request through; ``now`` if at once."""
-        rate = self.form.rate
+        rate = self.route.form.rate
         return now if rate is None else max(now, self.route.visitor.limiter(rate).next_moment(now))
 
     def rest(self) -> None:
         """There is a slot and nothing for it, so that no size can be measured now."""
         for kind in KINDS:
             if not self.calls[kind]:
-                self.sizes.tuners[kind].idle()
+                self.route.sizes.tuners[kind].idle()
 
     def enter(self, call: Call, most: int) -> None:
         """Puts a call's next texts into the queue."""
@@ -110,8 +107,8 @@ class Lane:
 
     def has_room(self, batch: Batch, text: int = LONGEST_SAMPLE) -> bool:
         """Whether one more text, of so many characters, would be within what the user and the server allow."""
-        limits, fixed = self.sizes.limits(batch.kind), self.form.batch
-        texts = least(self.sizes.sizing.texts_allowed, fixed.texts if fixed else None)
+        limits, fixed = self.route.sizes.limits(batch.kind), self.route.form.batch
+        texts = least(self.route.sizes.sizing.texts_allowed, fixed.texts if fixed else None)
         chars = limits.chars
         return (texts is None or len(batch.items) < texts) and (chars is None or batch.chars + text <= chars)
 
@@ -130,7 +127,7 @@ class Lane:
                 break
 
     def _limits(self, kind: Kind, now: float) -> Limits:
-        limits, rate = self.sizes.limits(kind), self.form.rate
+        limits, rate = self.route.sizes.limits(kind), self.route.form.rate
         if rate is None:
             return limits
         room = self.route.visitor.limiter(rate).room(now)

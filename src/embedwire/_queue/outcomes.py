@@ -21,7 +21,7 @@ def deliver(batch: Batch, vectors: Vectors, calls: Calls) -> Steps:
     """Puts the vectors of a batch into the rows of the calls that want them."""
     lane, matrix = batch.lane, vectors.matrix
     lane.successes += 1
-    lane.refused = 0
+    lane.refused, lane.trying = 0, False
     _note_size(batch)
     everything = list(range(len(matrix)))
     places: dict[Call, tuple[list[int], list[int]]] = {}  # rows of the call, rows of the matrix
@@ -52,11 +52,14 @@ def refuse(batch: Batch, refused: Refused, calls: Calls) -> Steps:
     fault, lane = refused.fault, batch.lane
     batch.history = refused.history
     if fault.max_texts is not None and fault.max_texts < len(batch.items):
-        lane.sizes.sizing.texts.named(fault.max_texts)
+        lane.route.sizes.sizing.texts.named(fault.max_texts)
     if batch.whole is not None:
         batch.whole.parts = 0  # never all of them now: its size was not the only reason
     if refused.action is not Action.SPLIT and not _may_be_one_texts(batch, fault):
         yield from _fail_or_part(batch, fault, calls)
+    elif fault.unclear and not lane.accepted:
+        if not _try_one(batch):
+            yield from _fail_all(batch, _of_request(fault), calls)
     elif len(batch.items) > 1:
         _divide(batch, fault)
     elif _refuses_everything(lane, fault):
@@ -81,6 +84,31 @@ def _fail_all(batch: Batch, fault: Fault, calls: Calls) -> Steps:
             yield
 
 
+def _try_one(batch: Batch) -> bool:
+    """Puts one text in front, the shortest, to see whether the server takes any; False where it does not.
+
+    All that was refused meanwhile waits behind that one text.
+    """
+    lane, items = batch.lane, wanted(batch)
+    if len(batch.items) == 1 or (lane.refused and not lane.trying):
+        lane.refused, lane.trying = lane.refused + 1, False
+        return False
+    one = [] if lane.trying else [min(items, key=lambda item: len(item.text))]
+    lane.trying = True
+    rest = [item for item in items if item not in one]
+    _put_back(batch, [part for part in (one, rest) if part], None, bisecting=False)
+    return True
+
+
+def _of_request(fault: Fault) -> Fault:
+    return replace(
+        fault,
+        error=ServerRefused,
+        what=f"{fault.what}, and took no text of this kind so far",
+        cure="See the server's message and log: model=, dimensions= or another field may be wrong, or a text too long.",
+    )
+
+
 def _may_be_one_texts(batch: Batch, fault: Fault) -> bool:
     """Whether a server that broke off until no repeats were left is searched for a text that brings it down.
 
@@ -92,7 +120,7 @@ def _may_be_one_texts(batch: Batch, fault: Fault) -> bool:
         fault.harmful
         and fault.error is not RequestTimeout
         and history.breaks > 1
-        and history.failures >= lane.form.retry.attempts
+        and history.failures >= lane.route.form.retry.attempts
         and lane.accepted
         and lane.refused < HARMED_IN_A_ROW
         and len(batch.items) > 1
@@ -101,7 +129,7 @@ def _may_be_one_texts(batch: Batch, fault: Fault) -> bool:
 
 def _divide(batch: Batch, fault: Fault) -> None:
     """Puts the parts of a batch back: by the cap that the server named, by caller, or in halves."""
-    sizing, tuner = batch.lane.sizes.sizing, batch.lane.sizes.tuners[batch.kind]
+    sizing, tuner = batch.lane.route.sizes.sizing, batch.lane.route.sizes.tuners[batch.kind]
     divided = parts(batch, fault, batch.history)
     whole = None
     if not fault.of_text and fault.position is None:
@@ -169,11 +197,11 @@ def _other_width(call: Call, width: int) -> Fault:
 
 def _note_size(batch: Batch) -> None:
     """A batch of this size went well; where all parts of a refused one did, it was refused for its size."""
-    sizing, texts, chars = batch.lane.sizes.sizing, len(batch.items), batch.chars
+    sizing, texts, chars = batch.lane.route.sizes.sizing, len(batch.items), batch.chars
     sizing.texts.taken(texts)
     sizing.chars.taken(chars)
     now = asyncio.get_running_loop().time()
-    batch.lane.sizes.tuners[batch.kind].done(batch.round, chars, texts, now - batch.began, now)
+    batch.lane.route.sizes.tuners[batch.kind].done(batch.round, chars, texts, now - batch.began, now)
     whole = batch.whole
     if whole is None or not whole.parts:
         return

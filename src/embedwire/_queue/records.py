@@ -40,6 +40,11 @@ class Route:
     model: ModelFacts
     sizes: FormSizes
 
+    @property
+    def server(self) -> str:
+        """Base URL, for messages."""
+        return self.visitor.target.base_url
+
 
 class Call:
     """One caller's texts on their way into one matrix.

@@ -51,6 +51,7 @@ class Slots:
 
     def take(self) -> Slot:
         """A slot, whether or not one is free: the caller has looked."""
+        self.in_flight += 1
         return Slot(self)
 
     def resume(self, kind: Kind) -> bool:
@@ -65,12 +66,11 @@ class Slots:
         return False
 
     async def wait(self, kind: Kind) -> None:
-        """Waits for a slot, and takes it."""
-        if self.free:
-            self.in_flight += 1
-            return
+        """Waits for a slot, and takes it; where the window has grown meanwhile, after those who waited before."""
         future = asyncio.get_running_loop().create_future()
         self._waiting[kind].append(future)
+        while self.free and (self.resume("query") or self.resume("document")):
+            pass
         try:
             await future
         except asyncio.CancelledError:
@@ -97,7 +97,6 @@ class Slot:
 
     def __init__(self, slots: Slots) -> None:
         self._slots = slots
-        slots.in_flight += 1
         self.held = True
         self.sent = 0
         self._age = slots.window.age
@@ -115,7 +114,7 @@ class Slot:
 
     def hand_over(self) -> Slot:
         """This slot for something else, in the same moment."""
-        other = Slot(self._slots)
+        other = self._slots.take()
         self.give_back()
         return other
 
