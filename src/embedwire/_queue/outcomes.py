@@ -65,7 +65,8 @@ def refuse(batch: Batch, refused: Refused, calls: Calls) -> Steps:
     elif _refuses_everything(lane, fault):
         yield from _fail_all(batch, _of_server(fault), calls)
     else:
-        yield from _fail_text(batch.items[0], batch, fault, calls)
+        item = batch.items[0]
+        yield from _fail_text(item, batch, fault if item.text.strip() else _of_blank(fault), calls)
 
 
 def _fail_or_part(batch: Batch, fault: Fault, calls: Calls) -> Steps:
@@ -85,19 +86,28 @@ def _fail_all(batch: Batch, fault: Fault, calls: Calls) -> Steps:
 
 
 def _try_one(batch: Batch) -> bool:
-    """Puts one text in front, the shortest, to see whether the server takes any; False where it does not.
+    """Puts one text in front to see whether the server takes any; False where it does not.
 
     All that was refused meanwhile waits behind that one text.
     """
     lane, items = batch.lane, wanted(batch)
-    if len(batch.items) == 1 or (lane.refused and not lane.trying):
+    if len(batch.items) == 1 or batch.history.bisecting or (lane.refused and not lane.trying):
         lane.refused, lane.trying = lane.refused + 1, False
         return False
-    one = [] if lane.trying else [min(items, key=lambda item: len(item.text))]
+    one = [] if lane.trying else [min(reversed(items), key=_dubious)]
     lane.trying = True
-    rest = [item for item in items if item not in one]
-    _put_back(batch, [part for part in (one, rest) if part], None, bisecting=False)
+    _put_back(batch, [one, [item for item in items if item not in one]], None, bisecting=True)
     return True
+
+
+def _of_blank(fault: Fault) -> Fault:
+    what = f"the text is blank, and {fault.what}"
+    return replace(fault, what=what, cure="Leave blank texts out, or put something in their place.")
+
+
+def _dubious(item: Item) -> tuple[bool, int]:
+    """How likely it is that a server takes no such text: least of all blank ones, and then long ones."""
+    return not item.text.strip(), len(item.text)
 
 
 def _of_request(fault: Fault) -> Fault:
@@ -150,7 +160,7 @@ def _divide(batch: Batch, fault: Fault) -> None:
 def _put_back(batch: Batch, divided: list[list[Item]], whole: Whole | None, *, bisecting: bool) -> None:
     """In front of all else that waits: one failure is got to the bottom of before the next."""
     history = replace(batch.history, bisecting=bisecting)
-    for items in reversed(divided):
+    for items in reversed([part for part in divided if part]):
         part = Batch(batch.lane, batch.kind, history=history, since=batch.since, whole=whole)
         for item in items:
             part.add(item)
