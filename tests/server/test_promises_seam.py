@@ -470,7 +470,7 @@ class TestMisplacedArguments:
                 ("attempts", "base", "throttled_base", "multiplier", "cap", "jitter", "retry_after_cap"),
             ),
             (BatchLimits, ("texts", "chars")),
-            (RateLimit, ("requests", "texts", "chars")),
+            (RateLimit, ("requests", "texts", "chars", "per_second", "per_minute")),
             (Prompts, ("query", "document")),
         ],
     )

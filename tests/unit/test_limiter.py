@@ -1,4 +1,4 @@
-"""`rate_limit=` holds in every minute, whenever it begins."""
+"""`rate_limit=` holds in every minute, whenever it begins, and without bursts."""
 
 from __future__ import annotations
 
@@ -10,9 +10,11 @@ from hypothesis import strategies as st
 
 from embedwire import RateLimit
 from embedwire._servers import known
-from embedwire._servers.limiter import MINUTE, RateLimiter, Room
+from embedwire._servers.limiter import MARGIN_MOST, MINUTE, RateLimiter, Room
 from embedwire._settings.address import Target
 from tests.unit.arguments import kept
+
+WINDOW = MINUTE + MARGIN_MOST  # after which a minute's worth may be sent again
 
 
 def target(**arguments: object) -> Target:
@@ -73,6 +75,47 @@ class TestMoments:
         for start in moments:
             assert sum(start <= moment < start + 59.999 for moment in moments) <= requests
 
+    @given(
+        st.lists(st.tuples(st.floats(0, 20), st.integers(1, 9), st.booleans()), max_size=60),
+        st.integers(1, 20),
+        st.integers(9, 40),
+        st.integers(1, 4),
+    )
+    def test_are_spread(
+        self, calls: list[tuple[float, int, bool]], requests: int, texts: int, per_second: int
+    ) -> None:
+        """Between two moments lies the first one's share of the window, also where others were given back."""
+        limiter, now = fresh(per_minute=requests, texts=texts, per_second=per_second), 0.0
+        sent: list[tuple[float, int]] = []
+        for pause, count, gives_back in calls:
+            now += pause
+            moment = limiter.reserve(["t"] * count, now)
+            if gives_back:
+                limiter.release(moment)
+            else:
+                sent.append((moment.moment, count))
+        for (one, count), (other, _) in zip(sent, sent[1:], strict=False):
+            assert other - one > max(60 / requests, 60 * count / texts, 1 / per_second) - 1e-6
+
+    def test_one_after_a_rest_is_now(self) -> None:
+        """What was sent long enough ago, and what is rare, waits for nothing."""
+        limiter = fresh(per_second=1)
+        assert [limiter.reserve(["t"], moment).moment for moment in (5, 7, 9.5)] == [5, 7, 9.5]
+
+    @pytest.mark.parametrize(
+        ("most", "least", "longest"),
+        [
+            ({"per_second": 1}, 1.03, 1.1),
+            ({"per_minute": 3}, 20.03, 20.2),
+            ({"per_minute": 6000}, 0.01, 0.011),
+        ],
+    )
+    def test_are_a_little_late(self, most: dict[str, int], least: float, longest: float) -> None:
+        """A request that is on its way for longer than the next one does not bring them too close together."""
+        limiter = fresh(**most)
+        first = limiter.reserve(["t"], 0).moment
+        assert least < limiter.reserve(["t"], 0).moment - first < longest
+
     def test_without_a_limit_the_moment_is_now(self) -> None:
         """A limit of no kind lets everything through at once."""
         limiter = fresh()
@@ -84,8 +127,8 @@ class TestMoments:
         """A text longer than a minute's characters goes alone instead of never."""
         limiter = fresh(chars=10)
         limiter.reserve(["abc"], 0)
-        assert limiter.reserve(["x" * 50], 1).moment == 60
-        assert limiter.reserve(["x"], 61).moment == 120
+        assert limiter.reserve(["x" * 50], 1).moment == WINDOW
+        assert limiter.reserve(["x"], 61).moment == 2 * WINDOW
 
     def test_a_moment_that_is_not_used_is_free_again(self) -> None:
         """Who gives a moment back harms nobody; giving it back twice neither."""
@@ -94,15 +137,15 @@ class TestMoments:
         unused = limiter.reserve([], 0)
         limiter.release(unused)
         limiter.release(unused)
-        assert limiter.reserve([], 0).moment == 60
+        assert limiter.reserve([], 0).moment == WINDOW
 
     def test_a_repeat_that_nobody_reserved_counts(self) -> None:
         """What is sent whatever the limit says makes the next one wait."""
         limiter = fresh(requests=2, texts=5)
         limiter.note(["a", "b"], 3)
         assert limiter.room(3) == Room(3, None)
-        assert limiter.reserve(["a", "b", "c"], 3).moment == 3
-        assert limiter.reserve(["a"], 3).moment == 63
+        assert limiter.reserve(["a", "b", "c"], 3).moment == pytest.approx(33, abs=2 * MARGIN_MOST)
+        assert limiter.reserve(["a"], 3).moment == pytest.approx(69, abs=3 * MARGIN_MOST)
 
 
 class TestLooking:
@@ -151,8 +194,8 @@ class TestLooking:
         """What was sent a minute ago counts no more."""
         limiter = fresh(texts=5, chars=100)
         limiter.reserve(["abc"] * 4, 0)
-        assert limiter.room(MINUTE - 0.001) == Room(1, 88)
-        assert limiter.room(MINUTE) == Room(5, 100)
+        assert limiter.room(WINDOW - 0.001) == Room(1, 88)
+        assert limiter.room(WINDOW) == Room(5, 100)
 
 
 class TestVisitors:
@@ -166,21 +209,28 @@ class TestVisitors:
             ({"base_url": "http://other"}, RateLimit(requests=1)),
             ({}, RateLimit(requests=2)),
             ({}, RateLimit(texts=1)),
+            ({}, RateLimit(per_second=1)),
         ],
-        ids=["key", "headers", "server", "number", "unit"],
+        ids=["key", "headers", "server", "number", "unit", "window"],
     )
     def test_another_one_has_a_limit_of_its_own(self, other: dict[str, object], rate: RateLimit) -> None:
         """What one visitor sends under one number takes nothing from another visitor, or from another number."""
         fresh(requests=1).reserve(["t"], 0)
         assert known.rate_limiter(target(**other), rate, 0).next_moment(0) == 0
-        assert known.rate_limiter(target(), RateLimit(requests=1), 0).next_moment(0) == 60
+        assert known.rate_limiter(target(), RateLimit(requests=1), 0).next_moment(0) == WINDOW
+
+    def test_a_minute_has_two_names(self) -> None:
+        """``requests`` and ``per_minute`` are one limit, and so is a plain number."""
+        fresh(requests=1).reserve(["t"], 0)
+        assert known.rate_limiter(target(), RateLimit(per_minute=1), 0).next_moment(0) == WINDOW
 
     def test_is_kept_while_it_counts(self) -> None:
         """What was sent is remembered for a minute, also while others come, and what lies ahead longer."""
         limiter, rate = fresh(requests=1), RateLimit(requests=1)
         limiter.reserve(["t"], 0)
         limiter.reserve(["t"], 0)
-        for now, moment in ((59, 120), (61, 120), (119, 120), (120, 120), (121, 121)):
+        end = 2 * WINDOW
+        for now, moment in ((59, end), (61, end), (119, end), (120, end), (121, 121)):
             known.rate_limiter(target(api_key=f"visitor at {now}"), rate, now)
             assert known.rate_limiter(target(), rate, now).next_moment(now) == moment
 

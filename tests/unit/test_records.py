@@ -53,7 +53,7 @@ RECORDS = [
     RetryPolicy(attempts=4, base=1, jitter=False),
     BatchLimits(texts=7, chars=1000),
     Prompts(query="q: ", document="d: "),
-    RateLimit(requests=3, texts=5, chars=7),
+    RateLimit(requests=3, texts=5, chars=7, per_second=2),
 ]
 
 
@@ -108,6 +108,8 @@ class TestRecords:
             (RateLimit, "requests", [0, -1, True, 5.0, "5"], "rate_limit.requests"),
             (RateLimit, "texts", [0, False], "rate_limit.texts"),
             (RateLimit, "chars", [0, 1e3], "rate_limit.chars"),
+            (RateLimit, "per_second", [0, 0.5], "rate_limit.per_second"),
+            (RateLimit, "per_minute", [-3, True], "rate_limit.per_minute"),
             (Prompts, "query", [None, 5, b"q"], "prompts.query"),
             (Prompts, "document", [None, ["d"]], "prompts.document"),
         ],
@@ -141,6 +143,7 @@ class TestRecords:
             ("batch_size", {"texts": None, "chars": 9}, BatchLimits(texts=None, chars=9)),
             ("rate_limit", 600, RateLimit(requests=600)),
             ("rate_limit", {"texts": 9}, RateLimit(texts=9)),
+            ("rate_limit", {"per_second": 1}, RateLimit(per_second=1)),
             ("prompts", None, Prompts()),
             ("prompts", "e5", Prompts(query="query: ", document="passage: ")),
             ("prompts", {"query": "q: "}, Prompts(query="q: ")),

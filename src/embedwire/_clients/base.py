@@ -90,7 +90,7 @@ class Client:
             trust_env: Take the proxy from the environment (``HTTPS_PROXY`` and the like).
             max_queued: Most texts that wait at one server; a call that would go over it gets `Overloaded`.
                 Default: 1,000,000.
-            rate_limit: Most requests per minute, or a `RateLimit` for texts or characters too. Default: none.
+            rate_limit: Most requests per minute, spread evenly, or a `RateLimit`. Default: none.
             max_reply_bytes: Most bytes read of one reply. ``"auto"``: 4 MiB and 256 KiB for each of its texts.
 
         Raises:

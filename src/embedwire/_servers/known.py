@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from embedwire._servers.facts import ModelFacts, ServerFacts
-from embedwire._servers.limiter import CHARS, REQUESTS, TEXTS, Quota, RateLimiter
+from embedwire._servers.limiter import CHARS, MINUTE, REQUESTS, SECOND, TEXTS, Limit, Quota, RateLimiter
 from embedwire._servers.sizes import Sizing
 from embedwire._settings.address import Target
 from embedwire._settings.options import RateLimit
@@ -53,7 +53,7 @@ class ServerInfo:
 _servers: dict[str, ServerFacts] = {}
 _models: dict[tuple[Target, Variant], ModelFacts] = {}
 _sizings: dict[tuple[Target, Variant], Sizing] = {}
-_quotas: dict[tuple[Target, int, int], Quota] = {}
+_quotas: dict[tuple[Target, Limit], Quota] = {}
 _quotas_lock = [threading.RLock()]  # the one in use; a forked child gets a new one
 
 
@@ -75,14 +75,20 @@ def sizing(target: Target, variant: Variant) -> Sizing:
 def rate_limiter(target: Target, rate: RateLimit, now: float) -> RateLimiter:
     """What holds a visitor to a limit; what was not used for a minute is forgotten meanwhile."""
     lock = _quotas_lock[0]
-    wanted = [(REQUESTS, rate.requests), (TEXTS, rate.texts), (CHARS, rate.chars)]
-    keys = [(target, counts, most) for counts, most in wanted if most is not None]
+    wanted = [
+        (REQUESTS, rate.requests, MINUTE),
+        (REQUESTS, rate.per_minute, MINUTE),
+        (REQUESTS, rate.per_second, SECOND),
+        (TEXTS, rate.texts, MINUTE),
+        (CHARS, rate.chars, MINUTE),
+    ]
+    keys = [(target, Limit(counts, most, window)) for counts, most, window in wanted if most is not None]
     with lock:
         if not all(key in _quotas for key in keys):
             for key, quota in list(_quotas.items()):
                 if quota.idle(now):
                     del _quotas[key]
-        quotas = [_quotas.setdefault(key, Quota(key[1], key[2])) for key in keys]
+        quotas = [_quotas.setdefault(key, Quota(key[1])) for key in keys]
         for quota in quotas:
             quota.touch(now)
     return RateLimiter(tuple(quotas), lock)

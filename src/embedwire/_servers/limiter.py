@@ -1,4 +1,4 @@
-"""What a visitor sent in the last minute, so that a `RateLimit` holds in every minute, whenever it begins.
+"""What a visitor sent of late, so that a `RateLimit` holds in every minute, whenever it begins, and without bursts.
 
 The time is passed in, in seconds of a clock that only goes forward.
 """
@@ -10,8 +10,10 @@ import operator
 import threading
 from dataclasses import dataclass
 
-MINUTE = 60.0
+SECOND, MINUTE = 1.0, 60.0  # in which a limit counts
 REQUESTS, TEXTS, CHARS = 0, 1, 2  # what a limit counts
+# A server counts what arrives, and one request may be on its way for longer than the next.
+MARGIN, MARGIN_MOST = 0.05, 0.1  # of each wait, and in seconds
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -30,20 +32,35 @@ class Room:
     chars: int | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Limit:
+    """One number of a `RateLimit`: so many (``most``) of something (``counts``) in so many seconds (``window``)."""
+
+    counts: int
+    most: int
+    window: float
+
+
 class Quota:
-    """So many requests, texts or characters of one visitor in 60 seconds. Written by `RateLimiter`.
+    """One limit of one visitor. Written by `RateLimiter`.
+
+    Requests are spread over its window: each is followed by as much of the window as it took of the limit, so that one
+    request after a rest goes at once, and no burst does. Since requests differ in size, what the whole window had is
+    counted too.
 
     All of a visitor's limits that name the same number share it, so that two spellings of one limit are one limit.
-    Its state is what was sent in the last minute or is reserved ahead, in order of time, and when it was last used.
+    Its state is what was sent in the last window or is reserved ahead, in order of time, when it is open for the next
+    request, and when it was last used.
     """
 
-    __slots__ = ("counts", "most", "sent", "total", "used")
+    __slots__ = ("limit", "opens", "sent", "total", "used", "window")
 
-    def __init__(self, counts: int, most: int) -> None:
-        self.counts = counts
-        self.most = most
+    def __init__(self, limit: Limit) -> None:
+        self.limit = limit
+        self.window = _with_margin(limit.window)
         self.sent: list[Sent] = []
         self.total = 0
+        self.opens = 0.0
         self.used = 0.0
 
     def idle(self, now: float) -> bool:
@@ -56,32 +73,42 @@ class Quota:
         self.used = now
 
     def forget(self, now: float) -> None:
-        """Lets go of what is over a minute old."""
-        while self.sent and self.sent[0].moment + MINUTE <= now:
-            self.remove(self.sent[0])
+        """Lets go of what is over a window old."""
+        while self.sent and self.sent[0].moment + self.window <= now:
+            self.total -= self.sent.pop(0).amounts[self.limit.counts]
 
     def moment(self, amounts: tuple[int, int, int], now: float) -> float:
         """The first moment at which so much may be sent, after all that asked before."""
         self.forget(now)
-        moment = max(now, self.sent[-1].moment) if self.sent else now
-        over = self.total + min(amounts[self.counts], self.most) - self.most
+        moment = max(now, self.opens)
+        over = self.total + self._counted(amounts) - self.limit.most
         for sent in self.sent:
             if over <= 0:
                 break
-            over -= sent.amounts[self.counts]
-            moment = max(moment, sent.moment + MINUTE)
+            over -= sent.amounts[self.limit.counts]
+            moment = max(moment, sent.moment + self.window)
         return moment
 
     def add(self, sent: Sent) -> None:
         """Something is sent, or reserved."""
         bisect.insort(self.sent, sent, key=operator.attrgetter("moment"))
-        self.total += sent.amounts[self.counts]
+        self.total += sent.amounts[self.limit.counts]
+        self.opens = max(self.opens, self._opens_after(sent))
 
     def remove(self, sent: Sent) -> None:
-        """Something is over a minute old, or was not sent."""
+        """Something was not sent after all."""
         if sent in self.sent:
             self.sent.remove(sent)
-            self.total -= sent.amounts[self.counts]
+            self.total -= sent.amounts[self.limit.counts]
+            self.opens = max(map(self._opens_after, self.sent), default=0.0)
+
+    def _opens_after(self, sent: Sent) -> float:
+        share = self._counted(sent.amounts) / self.limit.most
+        return sent.moment + _with_margin(share * self.limit.window)
+
+    def _counted(self, amounts: tuple[int, int, int]) -> int:
+        """What is over the limit by itself takes all of a window."""
+        return min(amounts[self.limit.counts], self.limit.most)
 
 
 class RateLimiter:
@@ -106,13 +133,13 @@ class RateLimiter:
         with self._lock:
             for quota in self._quotas:
                 quota.forget(now)
-                left[quota.counts] = max(1, quota.most - quota.total)
+                left[quota.limit.counts] = max(1, quota.limit.most - quota.total)
         return Room(left.get(TEXTS), left.get(CHARS))
 
     def reserve(self, texts: list[str], now: float) -> Sent:
         """The first moment, from ``now`` on, at which a request may be sent; it counts as sent then.
 
-        One that is over the limit by itself gets a free minute.
+        One that is over the limit by itself gets a free window.
         """
         amounts = _amounts(texts)
         with self._lock:
@@ -140,3 +167,7 @@ class RateLimiter:
 
 def _amounts(texts: list[str]) -> tuple[int, int, int]:
     return 1, len(texts), sum(map(len, texts))
+
+
+def _with_margin(seconds: float) -> float:
+    return seconds + min(seconds * MARGIN, MARGIN_MOST)

@@ -110,23 +110,30 @@ class BatchLimits:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RateLimit:
-    """The most that is sent to one server in any 60 seconds; ``None`` means no limit of that kind.
+    """The most that is sent to one server in any second or minute; ``None`` means no limit of that kind.
+
+    Requests are spread evenly: 60 per minute are one each second, and one that comes after a rest leaves at once. They
+    stay apart a little longer than that (a twentieth, at most 0.1 s), since the server measures when they arrive.
 
     Repeats count, questions about the server (``/health``, ``/v1/models``, …) do not. Several clients of equal
-    settings share one limit on the loop thread.
+    settings share one limit on the loop thread. Where several limits are set, each holds.
 
     Attributes:
-        requests: Requests per minute.
+        requests: The same as ``per_minute``.
         texts: Texts per minute. No request carries more.
         chars: Characters per minute, prompts included. A single longer text travels alone, after a free minute.
+        per_second: Requests per second.
+        per_minute: Requests per minute.
     """
 
     requests: int | None = None
     texts: int | None = None
     chars: int | None = None
+    per_second: int | None = None
+    per_minute: int | None = None
 
     def __post_init__(self) -> None:
-        for name in ("requests", "texts", "chars"):
+        for name in ("requests", "texts", "chars", "per_second", "per_minute"):
             value = getattr(self, name)
             if value is not None:
                 check_int(f"rate_limit.{name}", value, least=1)

@@ -232,7 +232,7 @@ def rate_of(value: int | RateLimit | Mapping[str, Any] | None) -> RateLimit | No
         return value
     if isinstance(value, Mapping):
         return _from_dump(RateLimit, "rate_limit", value)
-    check_int("rate_limit", value, least=1, also="None or RateLimit(requests=…, texts=…, chars=…)")
+    check_int("rate_limit", value, least=1, also="None or RateLimit(per_second=…, per_minute=…)")
     return RateLimit(requests=value)
 
 
