@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 
 import pytest
@@ -94,7 +95,7 @@ class TestMoments:
                 limiter.release(moment)
             else:
                 sent.append((moment.moment, count))
-        for (one, count), (other, _) in zip(sent, sent[1:], strict=False):
+        for (one, count), (other, _) in itertools.pairwise(sent):
             assert other - one > max(60 / requests, 60 * count / texts, 1 / per_second) - 1e-6
 
     def test_one_after_a_rest_is_now(self) -> None:

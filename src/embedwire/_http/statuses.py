@@ -58,7 +58,7 @@ def by_words(
         cure=means.cure or "See the server's log.",
         words=words.message,
         status=status,
-        retry_after=retry_after(headers),
+        retry_after=retry_after(headers, words.message),
     )
     if 300 <= status < 400:
         return give_up(_redirect(fault, headers))
