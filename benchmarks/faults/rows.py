@@ -301,8 +301,9 @@ TABLE: dict[str, list[Row]] = {
             rules=(RIGHT, at_most(2), waits(1)),
         ),
         Row(
-            name="429 with `Retry-After: 1`, for ever",
+            name="429 with `Retry-After: 1`, for ever; `timeout=10`",
             serve=always(Answer.throttled(retry_after=1)),
+            timeout=10,
             rules=(ERROR, *BOUNDED),
         ),
         Row(

@@ -360,7 +360,7 @@ class TestLog:
         assert "502" in first
         assert "sending again in 2.00 s (attempt 2 of 3)" in first
         assert "429" in second
-        assert "sending again in 3.00 s (attempt 3 of 3)" in second
+        assert second.endswith("sending again in 3.00 s")  # which is no attempt
 
     async def test_a_vector_of_zeros_is_a_warning(
         self, log: pytest.LogCaptureFixture, server: EmbeddingServer

@@ -199,7 +199,8 @@ ROWS = [
     # Too much to do.
     Row("429 once", [Answer.throttled(), None], requests=(2, 2)),
     Row("429 with Retry-After", [Answer.throttled(7), None], requests=(2, 2), pause=7),
-    Row("429 always", [Answer.throttled()], ServerUnavailable, (3, 3), "429"),
+    # For as long as a request may take: after 1, 2, 4, 8, 16 and then 20 s.
+    Row("429 always", [Answer.throttled()], ServerUnavailable, (5, 5), "429", options={"timeout": 14}),
     Row("429 for an hour", [Answer.throttled(3600)], ServerUnavailable, (1, 1), "429"),
     Row(
         "429 for a quota",
@@ -207,7 +208,14 @@ ROWS = [
         ServerRefused,
         words="quota",
     ),
-    Row("503 always", [Answer.error(503, "overloaded")], ServerUnavailable, (3, 3), "503"),
+    Row(
+        "503 always",
+        [Answer.error(503, "overloaded")],
+        ServerUnavailable,
+        (5, 5),
+        "503",
+        options={"timeout": 14},
+    ),
     Row("503 once", [Answer.error(503, "overloaded"), None], requests=(2, 2)),
     # Loading is no failure: the text is sent again when /health says yes.
     Row("loading", [Answer.loading(), Answer.loading(), None], requests=(3, 3)),

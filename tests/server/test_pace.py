@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections import Counter
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -57,6 +59,142 @@ class TestBudget:
             assert {TEXTS[index] for index in caught.value.failures} == poison
             assert caught.value.completed is not None
             assert len(caught.value.completed.indexes) == 320
+
+
+def one_each(seconds: float, **headers: str) -> tuple[Callable[[Request], Answer | None], list[float]]:
+    """A server that takes one request in so many seconds, and the moments at which it took one."""
+    taken = [-1000.0]
+
+    def script(request: Request) -> Answer | None:
+        moment = asyncio.get_running_loop().time()
+        if not request.embeds:
+            return None
+        if moment - taken[-1] < seconds:
+            return Answer.error(429, "Requests rate limit exceeded", headers=headers)
+        taken.append(moment)
+        return Answer(delay=0.02)
+
+    return script, taken
+
+
+class TestThrottled:
+    """A server that has too much to do is waited for, without being pushed."""
+
+    @simulated
+    @pytest.mark.parametrize("seconds", [1, 5, 20])
+    @pytest.mark.parametrize("concurrency", ["auto", 8])
+    async def test_one_request_at_a_time(self, seconds: float, concurrency: Any) -> None:
+        """A free tier that takes one request in a while, and says nothing more, gives every text its vector."""
+        script, taken = one_each(seconds)
+        async with (
+            EmbeddingServer(script=script) as server,
+            EmbeddingClient(server.url, model="m", concurrency=concurrency) as client,
+        ):
+            assert right(await client.embed(TEXTS[:80]), TEXTS[:80])
+            took = len(taken) - 1
+            assert asyncio.get_running_loop().time() <= took * (seconds * 2 + 1)
+            assert len(server.batches) <= took * 10
+
+    @simulated
+    async def test_a_long_job_is_not_ended_by_its_repeats(self) -> None:
+        """Where every second request is refused, hundreds of repeats are not too many."""
+        script, taken = one_each(1)
+        async with (
+            EmbeddingServer(script=script) as server,
+            EmbeddingClient(server.url, model="m", batch_size=1) as client,
+        ):
+            assert right(await client.embed(TEXTS), TEXTS)
+            assert len(server.batches) > len(taken) + 150
+
+    @simulated
+    @pytest.mark.parametrize(
+        "answer",
+        [
+            Answer.throttled(4),
+            Answer.throttled("4s"),
+            Answer.error(429, "Please retry after 4 seconds."),
+            Answer.error(429, "no", headers={"x-ratelimit-reset-requests": "4s"}),
+            Answer.error(503, "no", headers={"retry-after-ms": "4000"}),
+        ],
+        ids=["seconds", "duration", "words", "reset", "ms"],
+    )
+    async def test_what_the_server_says_is_waited_for(self, answer: Answer) -> None:
+        """However it says for how long, the next request comes then, and no documents before that."""
+        begin = asyncio.get_running_loop().time()
+
+        def script(request: Request) -> Answer | None:
+            return answer if asyncio.get_running_loop().time() - begin < 4 else None
+
+        async with (
+            EmbeddingServer(script=script) as server,
+            EmbeddingClient(server.url, model="m", concurrency=2) as client,
+        ):
+            calls = [asyncio.ensure_future(client.embed(TEXTS[:10]))]
+            await asyncio.sleep(1)
+            calls.append(asyncio.ensure_future(client.embed(TEXTS[10:30])))
+            first, second = await asyncio.gather(*calls)
+            assert right(first + second, TEXTS[:30])
+            assert len(server.batches) == 2 + 6
+            assert 4 <= asyncio.get_running_loop().time() - begin < 5
+
+    @simulated
+    async def test_patience_is_as_long_as_a_request_may_take(self) -> None:
+        """A server that refuses for ever is asked after 1, 2, 4 … s, until ``timeout`` is over; the error says so."""
+        async with (
+            EmbeddingServer(script=lambda request: Answer.throttled()) as server,
+            EmbeddingClient(server.url, model="m", timeout=30) as client,
+        ):
+            with pytest.raises(ServerUnavailable, match=r"\(429\), for \d+ s: .* after 6 requests") as caught:
+                await client.embed_query("q")
+            assert caught.value.attempts == 6
+            moments = [request.at for request in server.requests]
+            waits = [later - one for one, later in itertools.pairwise(moments)]
+            for wait, least in zip(waits, (1, 2, 4, 8, 16), strict=True):
+                assert least <= wait < least * 1.5 + 0.1
+
+    @simulated
+    async def test_a_deadline_ends_it_earlier(self) -> None:
+        """Nobody waits beyond his deadline; ``max_retries=0`` waits for nothing."""
+        loop = asyncio.get_running_loop()
+        async with EmbeddingServer(script=lambda request: Answer.throttled()) as server:
+            for options, requests in (({"deadline": 5}, 3), ({"max_retries": 0}, 1)):
+                begin, before = loop.time(), len(server.requests)
+                async with EmbeddingClient(server.url, model="m", **options) as client:
+                    with pytest.raises(ServerUnavailable, match="429"):
+                        await client.embed_query("q")
+                assert loop.time() - begin <= 5.1
+                assert len(server.requests) - before <= requests
+
+    @simulated
+    async def test_a_server_that_refuses_everything_is_not_asked_by_everybody(self) -> None:
+        """A thousand calls at a server that never takes one fail after the patience of one, with few repeats."""
+        async with (
+            EmbeddingServer(script=lambda request: Answer.throttled()) as server,
+            EmbeddingClient(server.url, model="m", batch_size=1) as client,
+        ):
+            errors = await asyncio.gather(
+                *[client.embed([f"text {number}"]) for number in range(1000)], return_exceptions=True
+            )
+            assert Counter(map(type, errors)) == {ServerUnavailable: 1000}
+            assert asyncio.get_running_loop().time() < 200
+            assert len(server.requests) < 1100
+
+    @simulated
+    async def test_a_query_asks_meanwhile(self) -> None:
+        """While documents are held off a query is sent at once: the limit may be theirs alone."""
+        loop = asyncio.get_running_loop()
+        async with (
+            EmbeddingServer(
+                script=lambda request: Answer.throttled(30) if len(request.texts) > 1 else None
+            ) as server,
+            EmbeddingClient(server.url, model="m") as client,
+        ):
+            bulk = asyncio.ensure_future(client.embed(TEXTS[:40]))
+            await asyncio.sleep(5)
+            begin = loop.time()
+            assert right([await client.embed_query("q")], ["q"])
+            assert loop.time() - begin < 0.5
+            bulk.cancel()
 
 
 class TestRepeats:
@@ -134,7 +272,7 @@ class TestWindow:
             EmbeddingClient(server.url, model="m", batch_size=1, concurrency=16, max_retries=9) as client,
         ):
             assert right(await client.embed(TEXTS), TEXTS)
-        assert refused < len(TEXTS) / 5
+        assert refused < len(TEXTS) / 4
 
     @simulated
     async def test_holds_for_repeats_too(self) -> None:

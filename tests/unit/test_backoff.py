@@ -181,6 +181,20 @@ class TestDelay:
         policy = RetryPolicy(base=0.05, throttled_base=3, multiplier=10, cap=100, jitter=False)
         assert [delay(policy, Action.THROTTLE, repeat, None) for repeat in (1, 2, 3)] == [3, 30, 100]
 
+    def test_throttled_pauses_have_a_floor(self) -> None:
+        """After 429 a pause is never shorter than computed, and with jitter up to half as much again."""
+        chances = list(map(always, (0, 0.5, 1)))
+        policy = RetryPolicy()
+        for repeat, pauses in ((1, [1, 1.25, 1.5]), (2, [2, 2.5, 3]), (5, [16, 20, 20]), (99, [20, 20, 20])):
+            assert [delay(policy, Action.THROTTLE, repeat, None, rand) for rand in chances] == pauses
+
+    def test_what_is_asked_for_in_vain_grows(self) -> None:
+        """A server that asks for 0.1 s again and again gets longer pauses, from the second time on."""
+        policy = RetryPolicy(jitter=False)
+        pauses = [delay(policy, Action.THROTTLE, repeat, 0.1) for repeat in (1, 2, 3, 4, 99)]
+        assert pauses == [0.1, 1, 2, 4, 20]
+        assert delay(policy, Action.THROTTLE, 3, 30) == 30
+
     def test_jitter_is_full(self) -> None:
         """With jitter a pause is anything from 0 to the computed one."""
         policy = RetryPolicy(base=8)

@@ -1,4 +1,4 @@
-"""The arithmetic of pace: a window that shrinks and grows, a budget of repeats."""
+"""The arithmetic of pace: a window that shrinks and grows, a budget of repeats, a common pause."""
 
 from __future__ import annotations
 
@@ -7,17 +7,16 @@ from collections import deque
 from hypothesis import given
 from hypothesis import strategies as st
 
-from embedwire._servers.pace import BUDGET, THROTTLED, TRANSIENT, Budget, Window
+from embedwire._servers.pace import BUDGET, TRANSIENT, Budget, Throttle, Window
 
 
 class TestBudget:
     """Repeats cost, successes earn."""
 
     def test_runs_out(self) -> None:
-        """35 repeats after passing failures, or 100 after throttling, and then none."""
-        for cost, repeats in ((TRANSIENT, 35), (THROTTLED, 100)):
-            budget = Budget()
-            assert [budget.spend(cost) for _ in range(repeats + 1)] == [True] * repeats + [False]
+        """35 repeats after passing failures, and then none."""
+        budget = Budget()
+        assert [budget.spend(TRANSIENT) for _ in range(36)] == [True] * 35 + [False]
 
     def test_comes_back(self) -> None:
         """14 successes pay for one more repeat, and there is never more than at the start."""
@@ -90,3 +89,42 @@ class TestWindow:
                 elif step == "overload":
                     window.overload(age, in_flight)
             assert window.allowed is None or window.allowed >= 1
+
+
+class TestThrottle:
+    """A server that holds requests off is asked by one at a time."""
+
+    def test_counts_pauses(self) -> None:
+        """Of the refusals that come in one pause only the first counts, and the next after the pause is the second."""
+        throttle = Throttle()
+        for moment, row in ((1.0, 1), (1.1, 1), (1.9, 1), (2.0, 2), (2.5, 2), (4.0, 3)):
+            throttle.refused(moment, alone=True, most=120)
+            assert throttle.row == row
+            throttle.pause(2.0 ** (row - 1), moment if moment in (1.0, 2.0, 4.0) else 0.0)
+        assert throttle.since == 1.0
+        assert throttle.until == 8.0
+
+    def test_a_refusal_among_others_is_no_pause(self) -> None:
+        """What was refused beside others on the wire says that it was too many, not that it was too early."""
+        throttle = Throttle()
+        for moment in range(1, 9):
+            throttle.refused(moment, alone=False, most=120)
+        assert (throttle.row, throttle.since, throttle.until) == (0, 1, 0)
+
+    def test_a_success_ends_it(self) -> None:
+        """After a request was taken the next refusal is a first one; a pause that was asked for goes on."""
+        throttle = Throttle()
+        throttle.refused(1, alone=True, most=120)
+        throttle.pause(9, 1)
+        throttle.accepted()
+        throttle.refused(20, alone=True, most=120)
+        assert (throttle.row, throttle.since, throttle.until) == (1, 20, 10)
+
+    def test_what_is_long_ago_does_not_count(self) -> None:
+        """A refusal hours after the last one is a first one, unless the user's patience has no end."""
+        for most, since in ((120, 200), (None, 1)):
+            throttle = Throttle()
+            throttle.refused(1, alone=True, most=most)
+            throttle.refused(79, alone=True, most=most)
+            throttle.refused(200, alone=True, most=most)
+            assert throttle.since == since

@@ -85,7 +85,7 @@ def _resets(headers: Mapping[str, str], here: float) -> Iterator[tuple[float | N
 def _policies(value: str) -> Iterator[tuple[float | None, float]]:
     """The same of the one header of IETF's drafts: ``"burst";r=0;t=5, "daily";r=9;t=600``, ``remaining=0, reset=5``."""
     for policy in value.split(",") if ";" in value else [value]:
-        parts = dict(re.findall(r"\b(r|t|remaining|reset)\s*=\s*([0-9]{1,9})", policy))
+        parts: dict[str, str] = dict(re.findall(r"\b(r|t|remaining|reset)\s*=\s*([0-9]{1,9})", policy))
         seconds = _within_a_day(_number(parts.get("t", parts.get("reset", "")), 1.0))
         if seconds is not None:
             yield _number(parts.get("r", parts.get("remaining", "")), 1.0), seconds
@@ -147,11 +147,20 @@ def delay(
         action: RETRY or THROTTLE.
         repeat: 1 before the second request, 2 before the third.
         asked: What the server asked for; it is the least, and up to a tenth is added so that not all callers
-            come back in the same moment.
+            come back in the same moment. Where it was waited for and the server still has too much to do, the pause
+            grows all the same.
         rand: A number in 0..1.
     """
-    jitter = rand() if policy.jitter else 1.0
-    if asked:  # 0, or a date that is past: no reason to hurry
-        return asked + (asked * 0.1 * jitter if policy.jitter else 0.0)
-    base = policy.throttled_base if action is Action.THROTTLE else policy.base
-    return min(policy.cap, base * policy.multiplier ** min(repeat - 1, 64)) * jitter
+    chance = rand() if policy.jitter else 0.0
+    if action is not Action.THROTTLE:
+        if asked:  # 0, or a date that is past: no reason to hurry
+            return asked * (1 + 0.1 * chance)
+        return _growing(policy, policy.base, repeat) * (chance if policy.jitter else 1.0)
+    if asked:
+        return max(asked * (1 + 0.1 * chance), _growing(policy, policy.throttled_base, repeat - 1))
+    # Never less than that: a server that takes one request a second takes none after 0.03 s.
+    return min(policy.cap, _growing(policy, policy.throttled_base, repeat) * (1 + 0.5 * chance))
+
+
+def _growing(policy: RetryPolicy, base: float, repeat: int) -> float:
+    return min(policy.cap, base * policy.multiplier ** min(repeat - 1, 64)) if repeat > 0 else 0.0

@@ -14,6 +14,7 @@ from embedwire._http.ready import Ready
 from embedwire._http.records import Fault, Job, Matrix, Refused, Vectors
 from embedwire._http.reply import ContractBroken, Decoded, decode, fit, near
 from embedwire._http.transport import Transport
+from embedwire._http.turns import Turns
 from embedwire._http.verdicts import Verdict
 from embedwire._http.wire import Broken, Reply, encode
 from embedwire._servers.facts import ModelFacts, ServerFacts
@@ -52,7 +53,8 @@ class Visitor:
         self._server: ServerFacts = server_facts(target.base_url)
         health = target.endpoint.question("/health")
         self.ready = Ready(self._url, lambda: self._ask(health), self._server, transport.secrets)
-        self._exchange = Exchange(target, transport, self._server, self.ready, self.limiter)
+        self._turns = Turns(self.limiter)
+        self._exchange = Exchange(target, transport, self._server, self.ready, self._turns)
         self._place = Place(target.endpoint, self._server, self._exchange, self.wake)
         self._discovery = Discovery(self._place, self._exchange, self._ask, self._server, transport.secrets)
         self._embedded = 0
@@ -84,12 +86,12 @@ class Visitor:
 
     def reserve(self, job: Job) -> Sent | None:
         """A job's moment under a rate limit, reserved before the next job is formed."""
-        return self._exchange.reserve(job.form, job.texts)
+        return self._turns.reserve(job.form, job.texts)
 
     def release(self, form: Form, reserved: Sent | None, *, sent: int) -> None:
         """A job is over; its moment is free again where nothing was sent."""
-        if form.rate is not None and reserved is not None and not sent:
-            self.limiter(form.rate).release(reserved)
+        if not sent:
+            self._turns.release(form, reserved)
 
     async def send(self, job: Job, slot: Slot, sent: Sent | None) -> Vectors:
         """The vectors of a job.
@@ -104,7 +106,7 @@ class Visitor:
             Refused: There are none; it says whether smaller requests may help.
         """
         if sent is not None:
-            await self._exchange.until_moment(job.form, sent, slot)
+            await self._turns.until_moment(job.form, sent, slot)
             await slot.take_again(job.kind)
         facts = job.model
         name = job.form.model or await self._discovery.served_model(job.form, facts, slot, job.kind)

@@ -17,20 +17,20 @@ from embedwire._http.gateways import GATEWAY
 from embedwire._http.messages import WITHHELD, screened
 from embedwire._http.ready import Ready
 from embedwire._http.records import NEW, Action, Fault, History, Refused, never, no_end
-from embedwire._http.repeats import Stop, next_step, noted
+from embedwire._http.repeats import Held, Stop, next_step, noted
 from embedwire._http.reply import ContractBroken
 from embedwire._http.statuses import PROXY_ASKS
 from embedwire._http.threads import in_thread
 from embedwire._http.transport import Transport
+from embedwire._http.turns import Turns
 from embedwire._http.verdicts import Context, Unusable, Verdict
 from embedwire._http.wire import Broken, Reply
 from embedwire._http.words import said
 from embedwire._servers.facts import ModelFacts, ServerFacts
-from embedwire._servers.limiter import RateLimiter, Sent
 from embedwire._servers.sizes import max_reply
 from embedwire._servers.slots import Slot
 from embedwire._settings.address import Target
-from embedwire._settings.options import Kind, RateLimit
+from embedwire._settings.options import Kind
 from embedwire._settings.settings import Form
 
 logger = logging.getLogger("embedwire")
@@ -99,7 +99,7 @@ class Exchange:
         transport: The network.
         server: What is known of the server; written here: alive, forgotten.
         ready: Waits for the server.
-        limiter: What holds this visitor to a rate limit.
+        turns: Lets requests wait until they may be sent.
         rand: A number in 0..1.
     """
 
@@ -109,7 +109,7 @@ class Exchange:
         transport: Transport,
         server: ServerFacts,
         ready: Ready,
-        limiter: Callable[[RateLimit], RateLimiter],
+        turns: Turns,
         rand: Callable[[], float] = random.random,
     ) -> None:
         self._target = target
@@ -117,7 +117,7 @@ class Exchange:
         self._transport = transport
         self._server = server
         self._ready = ready
-        self._limiter = limiter
+        self._turns = turns
         self._rand = rand
 
     async def run(self, request: Request[T], model: ModelFacts) -> Done[T]:
@@ -128,7 +128,10 @@ class Exchange:
         """
         history, last = request.history, None
         resent, paid = False, 0
-        wait = NO_WAIT
+        wait, begun = NO_WAIT, asyncio.get_running_loop().time()
+        # A query asks all the same: somebody waits for it, and there are few.
+        if request.slot is not None and request.kind == "document" and self._turns.held(request.form, model):
+            await self._turn(request, model, begun)
         while True:
             answer = await self._once(request, last, history, resent, model)
             if isinstance(answer, Done):
@@ -141,31 +144,11 @@ class Exchange:
             history = noted(history, answer)
             if answer.action is Action.RESEND:
                 resent = True
-                self._note(request)
+                self._turns.note(request.form, request.texts)
             elif answer.action is not Action.WAIT:
                 wait = NO_WAIT
                 paid = await self._repeat(answer, history, request, model, paid)
-
-    def reserve(self, form: Form, texts: list[str]) -> Sent | None:
-        """A moment at which a request may be sent; None where nothing limits the rate."""
-        if form.rate is None or not texts:
-            return None
-        return self._limiter(form.rate).reserve(texts, asyncio.get_running_loop().time())
-
-    async def until_moment(self, form: Form, sent: Sent | None, slot: Slot | None) -> None:
-        """Waits, off the wire, for a reserved moment."""
-        if sent is None or form.rate is None:
-            return
-        left = sent.moment - asyncio.get_running_loop().time()
-        if left <= 0:
-            return
-        if slot is not None:
-            slot.give_back()
-        try:
-            await asyncio.sleep(left)
-        except asyncio.CancelledError:
-            self._limiter(form.rate).release(sent)
-            raise
+                await self._turn(request, model, begun)
 
     async def _once(
         self,
@@ -214,40 +197,34 @@ class Exchange:
     async def _repeat(
         self, answer: Verdict, history: History, request: Request[T], model: ModelFacts, paid: int
     ) -> int:
-        """Waits until the next attempt may be sent; what it cost.
+        """Pauses, off the wire, before the next attempt; what that cost.
 
         Raises:
             Refused: There will be none.
         """
         now, retry, until = asyncio.get_running_loop().time, request.form.retry, request.until()
         left = None if until is None else until - now()
-        step = next_step(answer, history, retry, model.repeats, paid=paid, left=left, rand=self._rand)
+        throttled = answer.action is Action.THROTTLE
+        alone = request.slot is None or request.slot.crowd <= 1
+        held = _hold(model, request.form, now(), alone=alone) if throttled else Held()
+        step = next_step(
+            answer, history, retry, model.repeats, paid=paid, left=left, held=held, rand=self._rand
+        )
         if isinstance(step, Stop):
             raise await self._refused(step.action, step.fault, history, request)
-        if answer.fault.retry_after is not None:
-            model.paused_until = now() + answer.fault.retry_after
-        logger.warning(
-            "%s: %s; sending again in %.2f s (attempt %d of %d)",
-            self._url,
-            answer.fault.what,
-            step.pause,
-            history.failures + 1,
-            retry.attempts,
-        )
-        await self._pause(request, step.pause, model)
-        return step.paid
-
-    async def _pause(self, request: Request[T], pause: float, model: ModelFacts) -> None:
-        """Waits off the wire until a repeat may be sent: its pause, the model's, the rate limit, a slot."""
+        attempt = "" if throttled else f" (attempt {history.failures + 1} of {retry.attempts})"
+        logger.warning("%s: %s; sending again in %.2f s%s", self._url, answer.fault.what, step.pause, attempt)
+        if throttled and (alone or answer.fault.retry_after):
+            model.throttle.pause(step.pause, now())
+            if self._turns.held(request.form, model):
+                return step.paid  # it waits in line with the others
         if request.slot is not None:
             request.slot.give_back()
-        now, cap = asyncio.get_running_loop().time, request.form.retry.retry_after_cap
-        await asyncio.sleep(pause)
-        while 0 < (left := model.paused_until - now()) <= cap:  # noqa: ASYNC110 - the moment may move
-            await asyncio.sleep(max(left, 0.001))
-        await self.until_moment(request.form, self.reserve(request.form, request.texts), request.slot)
-        if request.slot is not None:
-            await request.slot.take_again(request.kind)
+        await asyncio.sleep(step.pause)
+        return step.paid
+
+    async def _turn(self, request: Request[T], model: ModelFacts, since: float) -> None:
+        await self._turns.wait(request.form, request.texts, request.kind, request.slot, model, since)
 
     async def _outlast(
         self, answer: Verdict, history: History, request: Request[T], wait: Wait
@@ -280,14 +257,11 @@ class Exchange:
         there = ended.is_sure or answer.if_ready is Action.SPLIT
         if answer.if_ready is not None and there and not ended.was_gone:
             return replace(answer, action=answer.if_ready), NO_WAIT
-        await self.until_moment(request.form, self.reserve(request.form, request.texts), request.slot)
+        sent = self._turns.reserve(request.form, request.texts)
+        await self._turns.until_moment(request.form, sent, request.slot)
         if request.slot is not None:
             await request.slot.take_again(request.kind)
         return answer, Wait(begun, min(PAUSE_MOST, wait.pause * 2 or PAUSE_LEAST))
-
-    def _note(self, request: Request[T]) -> None:
-        if request.form.rate is not None and request.texts:
-            self._limiter(request.form.rate).note(request.texts, asyncio.get_running_loop().time())
 
     async def _refused(self, action: Action, fault: Fault, history: History, request: Request[T]) -> Refused:
         """What goes up: without any word of the server that repeats a text or a key."""
@@ -329,6 +303,13 @@ def _context(request: Request[Any], target: Target, history: History, mark: int 
         proxy=target.proxy is not None,
         tls=target.base_url.startswith("https:"),
     )
+
+
+def _hold(model: ModelFacts, form: Form, now: float, *, alone: bool) -> Held:
+    """The server has too much to do: how long that has been so."""
+    throttle, most = model.throttle, form.timeouts.total
+    throttle.refused(now, alone=alone, most=most)
+    return Held(row=max(1, throttle.row), seconds=now - throttle.since, most=most)
 
 
 def _push_less(slot: Slot, verdict: Verdict) -> None:

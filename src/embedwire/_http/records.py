@@ -42,6 +42,7 @@ class History:
     Attributes:
         sent: Requests sent for them.
         failures: How many of those failed for a reason that counts as an attempt.
+        throttled: How many the server refused since it had too much to do.
         timeouts: How many ran into a timeout.
         breaks: How many the server broke off, or failed with a 5xx.
         last: Hash of the last failing reply.
@@ -50,6 +51,7 @@ class History:
 
     sent: int = 0
     failures: int = 0
+    throttled: int = 0
     timeouts: int = 0
     breaks: int = 0
     last: int | None = None

@@ -160,7 +160,7 @@ class Dispatcher:
 
     def _start(self, batch: Batch, now: float) -> None:
         lane, loop = batch.lane, asyncio.get_running_loop()
-        batch.began, batch.slot = now, self._slots.take()
+        batch.slot = self._slots.take()
         full = not batch.history.sent and bool(lane.calls[batch.kind])
         batch.round = lane.route.sizes.tuners[batch.kind].sent(now, full=full)
         lane.under_way[batch.kind].add(batch)

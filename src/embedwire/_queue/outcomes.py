@@ -22,7 +22,7 @@ def deliver(batch: Batch, vectors: Vectors, calls: Calls) -> Steps:
     lane, matrix = batch.lane, vectors.matrix
     lane.successes += 1
     lane.refused, lane.trying = 0, False
-    _note_size(batch)
+    _note_size(batch, vectors.seconds)
     everything = list(range(len(matrix)))
     places: dict[Call, tuple[list[int], list[int]]] = {}  # rows of the call, rows of the matrix
     for position, item in enumerate(batch.items):
@@ -205,13 +205,13 @@ def _other_width(call: Call, width: int) -> Fault:
     )
 
 
-def _note_size(batch: Batch) -> None:
+def _note_size(batch: Batch, took: float) -> None:
     """A batch of this size went well; where all parts of a refused one did, it was refused for its size."""
     sizing, texts, chars = batch.lane.route.sizes.sizing, len(batch.items), batch.chars
     sizing.texts.taken(texts)
     sizing.chars.taken(chars)
     now = asyncio.get_running_loop().time()
-    batch.lane.route.sizes.tuners[batch.kind].done(batch.round, chars, texts, now - batch.began, now)
+    batch.lane.route.sizes.tuners[batch.kind].done(batch.round, chars, texts, took, now)
     whole = batch.whole
     if whole is None or not whole.parts:
         return

@@ -216,7 +216,6 @@ class Batch:
         task: What sends it now.
         slot: Its place on the wire.
         round: Of the tuner.
-        began: Loop time of its sending.
         reserved: Its moment under a rate limit.
         over: It has come back; nobody joins its texts any more.
         owed: Callers whose vectors have come and who were not told yet.
@@ -232,7 +231,6 @@ class Batch:
     task: asyncio.Task[None] | None = None
     slot: Slot | None = None
     round: int = -1
-    began: float = 0.0
     reserved: Sent | None = None
     over: bool = False
     owed: dict[Call, Any] = field(default_factory=dict)

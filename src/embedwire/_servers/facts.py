@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from embedwire._servers.kinds import OPENAI_LIKE, ServerKind, Told, owner, recognised
-from embedwire._servers.pace import Budget
+from embedwire._servers.pace import Budget, Throttle
 
 MOST_CHANGES = 3  # of the Server header, before no more is asked for it
 
@@ -86,7 +86,7 @@ class ModelFacts:
         sample: A text and its vector, which came in decimal.
         base64: Whether base64 was seen to carry vectors like those in decimal.
         repeats: What repeats are left.
-        paused_until: When, in loop time, the server wants the next repeat.
+        throttle: How the server holds requests off.
         seconds: How long a request takes, on the average of late.
     """
 
@@ -96,7 +96,7 @@ class ModelFacts:
     sample: tuple[str, Any] | None = field(default=None, repr=False)
     base64: bool | None = None
     repeats: Budget = field(default_factory=Budget)
-    paused_until: float = 0.0
+    throttle: Throttle = field(default_factory=Throttle)
     seconds: float | None = None
 
     def distrust(self) -> None:
@@ -109,6 +109,7 @@ class ModelFacts:
         """A request went well after so many seconds, at its first attempt or a later one."""
         if at_once:
             self.repeats.earn()
+        self.throttle.accepted()
         self.seconds = seconds if self.seconds is None else 0.7 * self.seconds + 0.3 * seconds
 
 

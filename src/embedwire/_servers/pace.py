@@ -1,11 +1,12 @@
-"""How hard a server may be pushed: fewer requests after trouble, a budget of repeats. Pure."""
+"""How hard a server may be pushed: fewer requests after trouble, a budget of repeats, a common pause. Pure."""
 
 from __future__ import annotations
 
-# AWS's numbers: what a client has, and what a repeat costs it.
+# AWS's numbers: what a client has, and what a repeat costs it. Where the server has too much to do, a repeat costs
+# nothing: `Throttle` protects it.
 # https://docs.aws.amazon.com/sdkref/latest/guide/feature-retry-behavior.html
 BUDGET = 500
-TRANSIENT, THROTTLED = 14, 5
+TRANSIENT = 14
 SHRINK = 0.7  # of the requests in flight, after trouble
 
 
@@ -74,3 +75,47 @@ class Window:
         if self._good >= self.allowed:
             self.allowed += 1
             self._good = 0
+
+
+class Throttle:
+    """How a server holds off one model's requests: they pause together, and one of them at a time finds out more.
+
+    A refusal among others on the wire is overload, which the window is for: only that request pauses. One that was
+    refused alone, or with the time to wait, came too early, and so would all others.
+
+    Written by `_http`. Its state is the refusals since the last success, and when the pause ends.
+
+    Attributes:
+        row: Pauses in a row, without a success.
+        since: When the first refusal came.
+        until: When the pause ends.
+    """
+
+    __slots__ = ("_last", "row", "since", "until")
+
+    def __init__(self) -> None:
+        self.row = 0
+        self.since = self.until = 0.0
+        self._last: float | None = None  # refusal since the last success
+
+    def refused(self, now: float, *, alone: bool, most: float | None) -> None:
+        """A request was refused.
+
+        Args:
+            now: The time.
+            alone: No other was on the wire.
+            most: Seconds after which an older refusal has nothing to do with this one; None: it always has.
+        """
+        if self._last is None or (most is not None and now - self._last > most):
+            self.row, self.since = 0, now
+        self._last = now
+        if alone and now >= self.until:  # else it was sent before the pause began
+            self.row += 1
+
+    def pause(self, seconds: float, now: float) -> None:
+        """Nothing more is sent for so long."""
+        self.until = max(self.until, now + seconds)
+
+    def accepted(self) -> None:
+        """A request was taken."""
+        self.row, self._last = 0, None

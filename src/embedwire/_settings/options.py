@@ -59,8 +59,13 @@ class RetryPolicy:
     random number in 0..1 with jitter ("full jitter",
     https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/). A ``Retry-After`` replaces it.
 
+    Where the server has too much to do (429, an overloaded 503), that is no attempt: the request is sent again, after
+    ``throttled_base``, then twice that and so on (or as long as the server says), with jitter up to half as much again,
+    for as long as a request may take (`Timeouts.total`, from the first refusal on; a deadline ends it earlier). With
+    ``attempts=1``, nothing is sent again.
+
     Attributes:
-        attempts: Requests in all for one batch. Default 3.
+        attempts: Requests in all for one batch, of those that failed. Default 3.
         base: First pause after a passing failure (connection, 5xx), in seconds. Default 0.05.
         throttled_base: First pause after 429 or an overloaded 503, in seconds. Default 1.
         multiplier: Growth of the pause. Default 2.
