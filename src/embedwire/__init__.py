@@ -6,6 +6,7 @@ loop. Drop-in adapters: `embedwire.langchain.EmbedwireEmbeddings`, `embedwire.ll
 
 from embedwire._clients.own import EmbeddingClient
 from embedwire._clients.shared import SharedEmbeddingClient
+from embedwire._queue.usage import Usage
 from embedwire._servers.known import ServerInfo
 from embedwire._settings.options import BatchLimits, ByKind, Prompts, RateLimit, RetryPolicy, Timeouts
 from embedwire._version import __version__
@@ -49,6 +50,7 @@ __all__ = [
     "SharedEmbeddingClient",
     "TextRefused",
     "Timeouts",
+    "Usage",
     "UsageError",
     "__version__",
 ]

@@ -22,6 +22,7 @@ from pydantic_core import ErrorDetails, InitErrorDetails, PydanticCustomError
 from typing_extensions import Self
 
 from embedwire._clients.shared import SharedEmbeddingClient
+from embedwire._queue.usage import Usage
 from embedwire._servers.known import ServerInfo
 from embedwire._settings.address import url_from_environment
 from embedwire._settings.discreet import discreet
@@ -37,12 +38,13 @@ from embedwire._settings.options import (
     RateLimit,
     RetryPolicy,
     Timeouts,
+    TooLong,
 )
 from embedwire._settings.settings import MAX_QUEUED
 from embedwire.exceptions import InputError
 
 # What decides a vector of a model that has a name; all other options only decide how it comes.
-DECISIVE = ("dimensions", "normalize", "prompts", "extra_body")
+DECISIVE = ("dimensions", "normalize", "prompts", "extra_body", "too_long")
 _MODEL = ("model", "model_name")
 
 
@@ -74,6 +76,7 @@ class Options(BaseModel):
     prompts: SkipValidation[Prompts | str | None] = Field(default=None, frozen=True)
     encoding: SkipValidation[Encoding | None] = Field(default="auto", frozen=True)
     extra_body: SkipValidation[dict[str, Any] | ByKind | None] = Field(default=None, frozen=True)
+    too_long: SkipValidation[TooLong] = Field(default="raise", frozen=True)
     headers: SkipValidation[dict[str, str] | None] = Field(
         default=None, frozen=True, exclude=True, repr=False
     )
@@ -133,6 +136,10 @@ class Options(BaseModel):
     async def await_ready(self, timeout: float = 60.0) -> ServerInfo:
         """As `wait_ready`, without blocking the loop."""
         return await self._client.await_ready(timeout)
+
+    def usage(self) -> Usage:
+        """What this object had embedded so far, and what that took."""
+        return self._client.usage()
 
     def server_info(self) -> ServerInfo:
         """What is known about the server so far; asks nothing."""

@@ -155,7 +155,13 @@ class ServerRefused(RequestError):
 
 
 class TextRefused(RequestError):
-    """The server will not embed this one text, however often it is sent."""
+    """The server will not embed this one text, however often it is sent.
+
+    Attributes:
+        too_long: Whether it is the text's length, as far as the server's words tell; a client's ``too_long=`` cuts it.
+    """
+
+    too_long: bool = False
 
 
 class ServerUnavailable(RequestError):

@@ -45,6 +45,7 @@ TOO_LARGE = (
 OVER_CONTEXT = "the request exceeds the available context size. try increasing it"
 ABOUT_CONTEXT = "This model's maximum context length is 8192 tokens, however you requested 9000 tokens"
 OF_TEXT = Meaning(of_text=True)
+TOO_LONG = Meaning(of_text=True, too_long=True)
 OF_MODEL = Meaning(of_request=True, of_model=True)
 THROTTLED_SIZE = Meaning(too_large=True, throttled=True)
 ARRAY = Meaning(max_texts=2048)
@@ -67,16 +68,16 @@ TABLE = {
             ({}, Told()),
         ],
         says=[
-            ((TOO_LARGE, "server_error", {"code": 500}), Meaning(of_text=True, tokens=602, limit=512)),
+            ((TOO_LARGE, "server_error", {"code": 500}), Meaning(of_text=True, too_long=True, tokens=602, limit=512)),
             (
                 (OVER_CONTEXT, "exceed_context_size_error", {"n_prompt_tokens": 302, "n_ctx": 256}),
-                Meaning(of_text=True, tokens=302, limit=256),
+                Meaning(of_text=True, too_long=True, tokens=302, limit=256),
             ),
-            ((OVER_CONTEXT, "", {}), OF_TEXT),
-            (("too long", "exceed_context_size_error", {}), OF_TEXT),
+            ((OVER_CONTEXT, "", {}), TOO_LONG),
+            (("too long", "exceed_context_size_error", {}), TOO_LONG),
             (
                 ("no", "exceed_context_size_error", {"n_prompt_tokens": "302", "n_ctx": True}),
-                OF_TEXT,
+                TOO_LONG,
             ),
             (("Loading model", "unavailable_error", {"code": 503}), Meaning(loading=True)),
             (
@@ -117,7 +118,7 @@ TABLE = {
                     "Validation",
                     {},
                 ),
-                Meaning(of_text=True, tokens=600, limit=512),
+                Meaning(of_text=True, too_long=True, tokens=600, limit=512),
             ),
             (("Model is not ready", "unhealthy", {}), Meaning(loading=True)),
             (("Model is overloaded", "Overloaded", {}), Meaning()),
@@ -132,7 +133,7 @@ TABLE = {
         says=[
             (("failed to encode response: json: unsupported value: NaN", "api_error", {}), OF_TEXT),
             (("json: unsupported value: -Inf", "", {}), OF_TEXT),
-            (("the input length exceeds the context length", "", {}), OF_TEXT),
+            (("the input length exceeds the context length", "", {}), TOO_LONG),
             (
                 ('model "m" not found, try pulling it first', "api_error", {}),
                 Meaning(
@@ -150,7 +151,7 @@ TABLE = {
         says=[
             (
                 (ABOUT_CONTEXT, "BadRequestError", {"code": 400}),
-                Meaning(of_text=True, tokens=9000, limit=8192),
+                Meaning(of_text=True, too_long=True, tokens=9000, limit=8192),
             ),
             (
                 (
@@ -158,7 +159,7 @@ TABLE = {
                     "BadRequestError",
                     {},
                 ),
-                Meaning(of_text=True, tokens=1084, limit=512),
+                Meaning(of_text=True, too_long=True, tokens=1084, limit=512),
             ),
             (('Model "m" does not support matryoshka representation', "", {}), Meaning(of_request=True)),
         ],
@@ -178,14 +179,14 @@ TABLE = {
     ),
     "openai-like": Row(
         says=[
-            ((ABOUT_CONTEXT, "invalid_request_error", {}), Meaning(of_text=True, tokens=9000, limit=8192)),
+            ((ABOUT_CONTEXT, "invalid_request_error", {}), Meaning(of_text=True, too_long=True, tokens=9000, limit=8192)),
             (
                 ("Input id 3 has 9000 tokens, exceeding max 8192 tokens", "", {}),
-                Meaning(of_text=True, tokens=9000, limit=8192),
+                Meaning(of_text=True, too_long=True, tokens=9000, limit=8192),
             ),
             (
                 ("Input length 600 exceeds maximum allowed token size 512", "", {}),
-                Meaning(of_text=True, tokens=600, limit=512),
+                Meaning(of_text=True, too_long=True, tokens=600, limit=512),
             ),
             (
                 ("Request too large for m on tokens per min (TPM): Limit 9, Requested 12", "", {}),
@@ -213,7 +214,7 @@ TABLE = {
             (("Too Many Requests", "", {}), Meaning(throttled=True)),
             (("Too many inputs. The max number of inputs is 16.", "", {}), Meaning(max_texts=16)),
             (("Invalid 'input': array too long. Expected an array with maximum length 2048", "", {}), ARRAY),
-            (("Input is too long", "", {}), OF_TEXT),
+            (("Input is too long", "", {}), TOO_LONG),
             (("batch size is invalid, it should not be larger than 10.", "", {}), Meaning(max_texts=10)),
             (("The number of inputs must not exceed 64", "", {}), Meaning(max_texts=64)),
             (("'$.input' array may not exceed 2048 items", "", {}), Meaning(max_texts=2048)),

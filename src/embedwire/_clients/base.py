@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any, Literal
 
 from embedwire._clients import fork
+from embedwire._queue.usage import Ledger, Usage
 from embedwire._servers.known import ServerInfo, forget, server_info
 from embedwire._settings import settings as of
 from embedwire._settings.address import target_of
@@ -23,6 +24,7 @@ from embedwire._settings.options import (
     RateLimit,
     RetryPolicy,
     Timeouts,
+    TooLong,
 )
 
 
@@ -30,6 +32,7 @@ class Client:
     """A client's arguments, checked when it is made; it connects to nothing."""
 
     _settings: of.Settings
+    _ledger: Ledger
 
     @discreet
     @advised
@@ -49,6 +52,7 @@ class Client:
         prompts: Prompts | str | None = None,
         encoding: Encoding | None = "auto",
         extra_body: Mapping[str, Any] | ByKind | None = None,
+        too_long: TooLong = "raise",
         headers: Mapping[str, str] | None = None,
         ssl: SSL = None,
         proxy: str | None = None,
@@ -84,6 +88,9 @@ class Client:
             encoding: How vectors travel: ``"float"``, ``"base64"``, or ``"auto"``; None leaves the field out.
             extra_body: Further fields of each request, such as ``{"truncate": True}``, or `ByKind` where those for
                 queries and for documents differ. Only texts whose fields are equal share a request.
+            too_long: What becomes of a text that the model cannot take whole: ``"raise"`` `TextRefused`, ``"truncate"``
+                it to what the server takes, or ``"average"`` the vectors of its parts, weighted by their length.
+                Default: ``"raise"``.
             headers: Further headers of each request.
             ssl: An ``ssl.SSLContext``, the path of a CA file, or False to verify nothing.
             proxy: URL of an HTTP proxy.
@@ -117,13 +124,18 @@ class Client:
             deadline=of.deadline_of(deadline),
             normalize=check_bool("normalize", normalize),
             prompts=of.check_prompts(prompts),
+            too_long=of.too_long_of(too_long),
             max_queued=of.max_queued_of(max_queued),
         )
         self._begin()
 
     def _begin(self) -> None:
         """Sets up what the settings are for; also at the other end of a pickle."""
-        raise NotImplementedError
+        self._ledger = Ledger()
+
+    def usage(self) -> Usage:
+        """What this client had embedded so far, and what that took."""
+        return self._ledger.usage()
 
     def __getstate__(self) -> of.Settings:
         """A pickle, or a copy, carries the arguments only; never a key that came from the environment."""

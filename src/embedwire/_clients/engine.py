@@ -8,13 +8,16 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import sys
 import time
 from dataclasses import replace
 
+from embedwire._clients.fitting import Fitting, hand_on
 from embedwire._clients.origin import leave, origins_of
 from embedwire._http.messages import to_error
 from embedwire._http.records import Fault, Matrix, Refused
 from embedwire._queue.records import Call, Future
+from embedwire._queue.usage import Ledger
 from embedwire._servers.known import ServerInfo, server_info
 from embedwire._settings.options import KINDS, Kind
 from embedwire._settings.settings import CLOSED, Settings
@@ -22,14 +25,16 @@ from embedwire.exceptions import RequestError, UsageError
 
 
 class Engine:
-    """Submits calls to the server of some settings. Its state is the calls of this client, and whether it is closed.
+    """Submits calls to the server of some settings. Its state is the client's calls, and whether it is closed.
 
     Args:
         settings: The client's arguments.
+        ledger: Adds up what it has embedded.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, ledger: Ledger) -> None:
         self._settings = settings
+        self._ledger = ledger
         self._loop = asyncio.get_running_loop()
         self._pid = os.getpid()
         self._target = settings.visited()
@@ -37,6 +42,7 @@ class Engine:
         self._origin = self._origins.acquire(self._target)
         self._routes = {kind: self._origin.route(settings.form_of(kind)) for kind in KINDS}
         self._calls: set[Call] = set()
+        self._fittings: set[asyncio.Task[Matrix]] = set()
         self._closing: asyncio.Task[None] | None = None
         self._released = False
 
@@ -60,7 +66,7 @@ class Engine:
     def submit(
         self, texts: list[str], kind: Kind, future: Future, *, begun: float, offset: int | None = None
     ) -> None:
-        """Queues a call; ``future`` gets its matrix, or its error.
+        """Queues a call; ``future`` gets its matrix, or its error. Too long texts are fitted, where the user wants it.
 
         Args:
             texts: Checked texts with their prompts, at least one.
@@ -72,6 +78,37 @@ class Engine:
         Raises:
             Overloaded: The queue is full.
         """
+        if self._settings.too_long == "raise":
+            self._submit(texts, kind, future, begun, self._settings.max_queued, offset)
+            return
+        whole: asyncio.Future[Matrix] = self._loop.create_future()
+        self._submit(texts, kind, whole, begun, self._settings.max_queued, offset)
+        task = self._loop.create_task(self._fitting(kind, begun).run(whole, texts, offset or 0))
+        self._fittings.add(task)
+        task.add_done_callback(self._fittings.discard)
+        hand_on(task, future, self._loop)
+
+    def _fitting(self, kind: Kind, begun: float) -> Fitting:
+        settings = self._settings
+
+        async def embed(text: str, index: int) -> Matrix:
+            future: asyncio.Future[Matrix] = self._loop.create_future()
+            self._submit([text], kind, future, begun, sys.maxsize, index)  # its text was let in before
+            vector: Matrix = (await future)[0]
+            return vector
+
+        return Fitting(
+            settings.too_long,
+            embed,
+            settings.prompts.query if kind == "query" else settings.prompts.document,
+            self._routes[kind].sizes.sizing.lengths,
+            self._ledger,
+            self._target.base_url,
+        )
+
+    def _submit(
+        self, texts: list[str], kind: Kind, future: Future, begun: float, max_queued: int, offset: int | None
+    ) -> None:
         settings, loop, dispatcher = self._settings, self._loop, self._origin.server.dispatcher
         deadline = None
         if settings.deadline is not None:
@@ -82,9 +119,10 @@ class Engine:
             kind,
             future,
             deadline=deadline,
-            max_queued=settings.max_queued,
+            max_queued=max_queued,
             offset=offset,
             normalize=settings.normalize,
+            ledger=self._ledger,
         )
         self._calls.add(call)
 

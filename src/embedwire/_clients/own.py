@@ -43,6 +43,7 @@ class EmbeddingClient(Client):
     """
 
     def _begin(self) -> None:
+        super()._begin()
         self._engine: Engine | None = None
         self._finalizer: weakref.finalize[..., EmbeddingClient] | None = None  # lets go of the engine
         self._closed = False
@@ -210,7 +211,7 @@ class EmbeddingClient(Client):
         engine = self._engine
         if engine is None or not engine.here():
             self._forget_engine()
-            engine = self._engine = fork.engine().Engine(self._settings)
+            engine = self._engine = fork.engine().Engine(self._settings, self._ledger)
             self._finalizer = weakref.finalize(self, engine.close_now)
         return engine
 

@@ -47,7 +47,8 @@ class SharedEmbeddingClient(Client):
     """
 
     def _begin(self) -> None:
-        self._bridge = Bridge(self._settings)
+        super()._begin()
+        self._bridge = Bridge(self._settings, self._ledger)
         weakref.finalize(self, Bridge.close_now, self._bridge).atexit = False
 
     def __eq__(self, other: object) -> bool:

@@ -10,7 +10,7 @@ import orjson
 from numpy.typing import NDArray
 
 from embedwire._http.records import Fault
-from embedwire.exceptions import RequestError
+from embedwire.exceptions import RequestError, TextRefused
 
 WITHHELD = "(withheld: the message repeats a text or the key)"
 SHORTEST = 4  # characters of a text that is looked for as a whole
@@ -40,6 +40,8 @@ def to_error(
     error.retry_after = fault.retry_after
     error.tokens = fault.tokens
     error.limit = fault.limit
+    if isinstance(error, TextRefused):
+        error.too_long = fault.too_long
     return error
 
 

@@ -129,6 +129,7 @@ class Fault:
         words: The server's own message, capped; screened before a job hands it up.
         position: Place in the request of the text at fault, where the reply tells.
         of_text: The server blames the text itself (too long, no number for it), not the request.
+        too_long: The same, and it is its length.
         of_size: What there may have been too much of in the request.
         unclear: The server refuses it without a word of what: a text, their number, or whatever is asked.
         harmful: The server broke off or timed out, so each repeat does harm.
@@ -149,6 +150,7 @@ class Fault:
     words: str = field(default="", repr=False)
     position: int | None = None
     of_text: bool = False
+    too_long: bool = False
     of_size: Literal["texts", "chars"] | None = None
     unclear: bool = False
     harmful: bool = False

@@ -173,6 +173,7 @@ def _about_the_text(case: _Case) -> Verdict | None:
         what=f"{what} ({fault.status})",
         cure=cure,
         of_text=True,
+        too_long=means.too_long,
         tokens=means.tokens,
         limit=means.limit,
     )
@@ -264,6 +265,7 @@ def _refusal(fault: Fault, means: Meaning) -> Fault:
         what=too_large if fault.status == 413 else f"the server refused it ({fault.status})",
         cure=means.cure or ("See the server's message and log; a text may be too long."),
         of_size=_OF_SIZE[fault.status],
+        too_long=fault.status == 413,
         unclear=fault.status != 413 and means.max_texts is None,
         max_texts=means.max_texts,
     )

@@ -17,6 +17,7 @@ from embedwire._queue.calls import Calls, Steps
 from embedwire._queue.lane import KINDS, Lane
 from embedwire._queue.outcomes import deliver, refuse
 from embedwire._queue.records import Batch, Call, Future, Route
+from embedwire._queue.usage import Ledger
 from embedwire._servers.slots import Slots
 from embedwire._settings.options import Kind
 from embedwire.exceptions import Overloaded, UsageError
@@ -57,6 +58,7 @@ class Dispatcher:
         max_queued: int,
         offset: int | None = None,
         normalize: bool = False,
+        ledger: Ledger | None = None,
     ) -> Call:
         """Queues a call; its matrix, or its error, comes with ``future``.
 
@@ -69,6 +71,7 @@ class Dispatcher:
             max_queued: The most texts that may wait at this server; a call that meets an empty queue always may.
             offset: Index of the first text in the caller's list, if these are a part of one.
             normalize: Bring each vector to unit length.
+            ledger: Adds up what the caller's client had embedded.
 
         Raises:
             Overloaded: There is no room.
@@ -84,7 +87,9 @@ class Dispatcher:
         if lane is None:
             lane = self._lanes[route] = Lane(route)
             route.slots.enlist(lane, lane.concurrency)
-        call = Call(lane, texts, kind, future, deadline=deadline, offset=offset, normalize=normalize)
+        call = Call(
+            lane, texts, kind, future, deadline=deadline, offset=offset, normalize=normalize, ledger=ledger
+        )
         self._calls.begin(call)
         self._look()
         return call

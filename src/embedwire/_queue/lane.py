@@ -136,6 +136,7 @@ class Lane:
             chars=least(limits.chars, room.chars),
             work=limits.work,
             free=limits.free,
+            alone=limits.alone,
         )
 
     def _move(self, batch: Batch, call: Call, load: _Load, now: float) -> bool:
@@ -153,25 +154,27 @@ class Lane:
 class _Load:
     """What a batch carries so far. Written by `Lane`."""
 
-    __slots__ = ("_chars", "_limits", "_texts", "_work")
+    __slots__ = ("_alone", "_chars", "_limits", "_texts", "_work")
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
         self._texts = self._chars = 0
         self._work = 0.0
+        self._alone = False
 
     @property
     def full(self) -> bool:
         """Whether there is room for no other text, however short."""
-        return self._texts == self._limits.texts
+        return self._alone or self._texts == self._limits.texts
 
     def takes(self, text: str) -> bool:
         """Takes a text in, where it fits; the first one always does."""
         limits, chars, work = self._limits, self._chars + len(text), self._work + len(text) + PER_TEXT
+        alone = limits.alone is not None and len(text) >= limits.alone
         if self._texts:
-            if limits.chars is not None and chars > limits.chars:
+            if alone or (limits.chars is not None and chars > limits.chars):
                 return False
             if limits.work is not None and self._texts >= limits.free and work > limits.work:
                 return False
-        self._texts, self._chars, self._work = self._texts + 1, chars, work
+        self._texts, self._chars, self._work, self._alone = self._texts + 1, chars, work, alone
         return True

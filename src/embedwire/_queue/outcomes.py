@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 from dataclasses import replace
 
-from embedwire._http.records import Action, Fault, Refused, Vectors
+from embedwire._http.records import Action, Fault, Matrix, Refused, Vectors
 from embedwire._queue.calls import CROWD, Calls, Steps
 from embedwire._queue.lane import Lane
 from embedwire._queue.records import Batch, Call, Item, Whole
 from embedwire._queue.splitting import by_caller, parts, wanted
+from embedwire._queue.usage import Ledger
 from embedwire.exceptions import BadReply, RequestTimeout, ServerRefused, TextRefused
 
 REFUSED_IN_A_ROW = 16  # texts refused alone, one after another: then it is the server, not the texts
@@ -25,31 +26,48 @@ def deliver(batch: Batch, vectors: Vectors, calls: Calls) -> Steps:
     _note_size(batch, vectors.seconds)
     everything = list(range(len(matrix)))
     places: dict[Call, tuple[list[int], list[int]]] = {}  # rows of the call, rows of the matrix
+    total = 0  # characters, of each text once for each that wants it
     for position, item in enumerate(batch.items):
         for number, (call, row) in enumerate(item.owners, 1):
             rows, positions = places.setdefault(call, ([], []))
             rows.append(row)
             positions.append(position)
+            total += len(item.text)
             if not number % (16 * CROWD):
                 yield
     for item in batch.items:
         lane.forget(item)
     batch.owed = dict.fromkeys(places)
     for number, (call, (rows, positions)) in enumerate(places.items(), 1):
-        if call.open and not call.make_room(matrix.shape[1]):
-            fault = _other_width(call, matrix.shape[1])
-            calls.fail_at(call, call.next_open(), fault, vectors.sent)
         if call.open:
-            call.put(rows, matrix if positions == everything else matrix[positions])
-            calls.done(call, len(rows))
+            chars = total if len(places) == 1 else sum(len(batch.items[at].text) for at in positions)
+            share = chars / total if total else 1 / len(places)
+            _count(call.ledger, batch, vectors, len(rows), chars, share)
+            _put(call, rows, matrix if positions == everything else matrix[positions], vectors.sent, calls)
         del batch.owed[call]
         if not number % CROWD:
             yield
 
 
+def _put(call: Call, rows: list[int], vectors: Matrix, sent: int, calls: Calls) -> None:
+    width = vectors.shape[1]
+    if call.make_room(width):
+        call.put(rows, vectors)
+        calls.done(call, len(rows))
+    else:
+        calls.fail_at(call, call.next_open(), _other_width(call, width), sent)
+
+
+def _count(ledger: Ledger, batch: Batch, vectors: Vectors, texts: int, chars: int, share: float) -> None:
+    requests = vectors.sent - batch.history.sent
+    ledger.sent(requests, requests - (not batch.history.sent), share)
+    ledger.embedded(texts, chars, vectors.tokens, vectors.seconds, share)
+
+
 def refuse(batch: Batch, refused: Refused, calls: Calls) -> Steps:
     """Divides a batch that got no vectors, or fails whose it is."""
     fault, lane = refused.fault, batch.lane
+    _note_refused(batch, refused.history.sent - batch.history.sent)
     batch.history = refused.history
     if fault.max_texts is not None and fault.max_texts < len(batch.items):
         lane.route.sizes.sizing.texts.named(fault.max_texts)
@@ -62,11 +80,25 @@ def refuse(batch: Batch, refused: Refused, calls: Calls) -> Steps:
             yield from _fail_all(batch, _of_request(fault), calls)
     elif len(batch.items) > 1:
         _divide(batch, fault)
-    elif _refuses_everything(lane, fault):
+    else:
+        yield from _refuse_text(batch.items[0], batch, fault, calls)
+
+
+def _refuse_text(item: Item, batch: Batch, fault: Fault, calls: Calls) -> Steps:
+    """A text was refused that stands alone."""
+    if fault.too_long:
+        batch.lane.route.sizes.sizing.lengths.refused(len(item.text))
+    if _refuses_everything(batch.lane, fault):
         yield from _fail_all(batch, _of_server(fault), calls)
     else:
-        item = batch.items[0]
         yield from _fail_text(item, batch, fault if item.text.strip() else _of_blank(fault), calls)
+
+
+def _note_refused(batch: Batch, requests: int) -> None:
+    """Counts the requests that came to nothing, for their callers in equal parts."""
+    callers = batch.callers()
+    for call in callers:
+        call.ledger.sent(requests, requests - (not batch.history.sent), 1 / len(callers))
 
 
 def _fail_or_part(batch: Batch, fault: Fault, calls: Calls) -> Steps:
@@ -210,6 +242,8 @@ def _note_size(batch: Batch, took: float) -> None:
     sizing, texts, chars = batch.lane.route.sizes.sizing, len(batch.items), batch.chars
     sizing.texts.taken(texts)
     sizing.chars.taken(chars)
+    if texts == 1:
+        sizing.lengths.taken(chars)
     now = asyncio.get_running_loop().time()
     batch.lane.route.sizes.tuners[batch.kind].done(batch.round, chars, texts, took, now)
     whole = batch.whole

@@ -14,6 +14,7 @@ import numpy as np
 from embedwire._http.embed import Visitor
 from embedwire._http.records import NEW, Fault, History, Matrix
 from embedwire._http.reply import normalized
+from embedwire._queue.usage import Ledger
 from embedwire._servers.facts import ModelFacts
 from embedwire._servers.limiter import Sent
 from embedwire._servers.sizes import FormSizes
@@ -61,6 +62,7 @@ class Call:
         "items",
         "kind",
         "lane",
+        "ledger",
         "left",
         "matrix",
         "normalize",
@@ -81,6 +83,7 @@ class Call:
         deadline: float | None = None,
         offset: int | None = None,
         normalize: bool = False,
+        ledger: Ledger | None = None,
     ) -> None:
         self.lane = lane
         self.texts = texts
@@ -90,6 +93,7 @@ class Call:
         self.deadline = deadline
         self.offset = offset  # index of the first text in the caller's list, where these are a part of one
         self.normalize = normalize
+        self.ledger = Ledger() if ledger is None else ledger
         self.timer: asyncio.TimerHandle | None = None
         self.open = True  # until it is over
         self.items: list[Item] = []  # one per text that is in the queue so far, the same one for equal texts

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from embedwire._servers.facts import ServerFacts
+from embedwire._servers.lengths import Lengths
 from embedwire._servers.slots import DEFAULT_CONCURRENCY
 from embedwire._servers.tuner import START, Tuner
 from embedwire._settings.options import BatchLimits, Kind
@@ -29,12 +30,14 @@ class Limits:
         chars: Characters; a single longer text travels alone.
         work: Characters and `tuner.PER_TEXT` for each text; None means no limit.
         free: Texts that may always travel together, whatever their work.
+        alone: Characters from which on a text travels alone.
     """
 
     texts: int | None = None
     chars: int | None = None
     work: float | None = None
     free: int = 1
+    alone: int | None = None
 
 
 class Cap:
@@ -100,12 +103,14 @@ class Sizing:
     Attributes:
         texts: The most texts in one request.
         chars: The most characters in one request.
+        lengths: The longest text.
     """
 
     def __init__(self, server: ServerFacts) -> None:
         self.server = server
         self.texts = Cap()
         self.chars = Cap()
+        self.lengths = Lengths()
         self._tuners: dict[tuple[Kind, BatchLimits | None, int | None], Tuner] = {}
 
     @property
@@ -142,13 +147,15 @@ class FormSizes:
         """The most that one request may carry now."""
         batch, most = self._form.batch, self.sizing.texts_allowed
         if batch is not None:
-            return Limits(texts=least(batch.texts, most), chars=least(batch.chars, self.sizing.chars.limit))
+            chars = least(batch.chars, self.sizing.chars.limit)
+            return Limits(texts=least(batch.texts, most), chars=chars, alone=self.sizing.lengths.alone)
         tuner = self.tuners[kind]
         return Limits(
             texts=least(tuner.sizes.texts, most),
             chars=self.sizing.chars.limit,
             work=tuner.work,
             free=START[kind].texts,
+            alone=self.sizing.lengths.alone,
         )
 
     def concurrency(self) -> int:

@@ -24,6 +24,7 @@ from embedwire._settings.options import (
     RateLimit,
     RetryPolicy,
     Timeouts,
+    TooLong,
 )
 from embedwire.exceptions import InputError
 
@@ -78,6 +79,7 @@ class Settings:
     deadline: float | None
     normalize: bool
     prompts: Prompts
+    too_long: TooLong
     max_queued: int
 
     def form_of(self, kind: Kind) -> Form:
@@ -103,7 +105,8 @@ def cache_name(settings: Settings, kind: Kind) -> str:
             "a cache needs a model with a name, as the server may serve another one tomorrow; pass model="
         )
     extra = [settings.form.extra, settings.query_form.extra]
-    parts = [form.model, form.dimensions, settings.normalize, prompts.query, prompts.document, *extra, kind]
+    decisive = [settings.normalize, prompts.query, prompts.document, settings.too_long]
+    parts = [form.model, form.dimensions, *decisive, *extra, kind]
     digest = hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
     readable = re.sub(r"[^A-Za-z0-9]+", "-", form.model)[-40:].strip("-").lower()
     return "-".join(filter(None, [readable, str(form.dimensions or ""), kind, digest]))
@@ -150,6 +153,13 @@ def by_kind(value: object) -> ByKind:
         json_of("extra_body", value)  # before it is named after a kind
         return ByKind(query=value, document=value)
     raise InputError(f"extra_body must be a mapping, ByKind(query=…, document=…) or None, not {shown(value)}")
+
+
+def too_long_of(value: object) -> TooLong:
+    """`too_long`, where it is one of the words."""
+    if isinstance(value, str) and value in ("raise", "truncate", "average"):
+        return value  # type: ignore[return-value]  # one of the three
+    raise InputError("too_long must be 'raise', 'truncate' or 'average'")
 
 
 def deadline_of(value: float | None) -> float | None:

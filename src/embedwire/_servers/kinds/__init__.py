@@ -41,6 +41,7 @@ class Meaning:
 
     Attributes:
         of_text: The text itself is at fault.
+        too_long: The same, and it is its length.
         tokens: Tokens in it.
         limit: The limit in tokens.
         max_texts: The most texts in one request.
@@ -56,6 +57,7 @@ class Meaning:
     """
 
     of_text: bool = False
+    too_long: bool = False
     tokens: int | None = None
     limit: int | None = None
     max_texts: int | None = None
@@ -82,7 +84,8 @@ def meaning(words: str, error_type: str, details: Mapping[str, Any]) -> Meaning:
     codes = [value for name in ("type", "code", "status") if isinstance(value := details.get(name), str)]
     all_words = " ".join((words, error_type, *codes, *map(str, details)))
     found = {name: bool(pattern.search(all_words)) for name, pattern in _ANY.items()}
-    found["of_text"] = (found["of_text"] or tokens is not None) and not found["too_large"]
+    found["too_long"] = (found["too_long"] or tokens is not None) and not found["too_large"]
+    found["of_text"] = found["of_text"] or found["too_long"]
     found["of_request"] = found["of_request"] or found["of_model"] or details.get("param") in _FIELDS
     return Meaning(
         tokens=tokens,
@@ -123,6 +126,7 @@ _ANY = {
     name: _any(name)
     for name in (
         "of_text",
+        "too_long",
         "too_large",
         "of_request",
         "of_model",

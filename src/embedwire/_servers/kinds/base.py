@@ -27,7 +27,8 @@ class Words:
     """A server's words in an error, as regular expressions without regard to case; "" where it has none.
 
     Attributes:
-        of_text: The text itself is at fault (too long, no number for it), whatever the status.
+        of_text: The text itself is at fault (there is no number for it), whatever the status.
+        too_long: The same, and it is its length.
         tokens: The same, with the groups ``tokens`` and ``limit``.
         too_many: There are too many texts, with the group ``most``.
         too_large: The request has too many tokens for a limit of its rate, so that a smaller one passes.
@@ -41,6 +42,7 @@ class Words:
     """
 
     of_text: str = ""
+    too_long: str = ""
     tokens: str = ""
     too_many: str = ""
     too_large: str = ""

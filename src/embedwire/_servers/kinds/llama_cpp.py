@@ -36,7 +36,7 @@ LLAMA_CPP = ServerKind(
     ),
     words=Words(
         # Over the physical batch it is a 500, over a slot's context a 400; both are permanent.
-        of_text=r"too large to process|exceed_context_size|exceeds? the (?:available )?context",
+        too_long=r"too large to process|exceed_context_size|exceeds? the (?:available )?context",
         tokens=r"input \((?P<tokens>\d+) tokens\).*?current batch size: (?P<limit>\d+)",
         of_request=r"pooling type|--embeddings?\b",
         loading=r"loading model",

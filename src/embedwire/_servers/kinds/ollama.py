@@ -12,7 +12,8 @@ OLLAMA = ServerKind(
     drops_work=True,  # Go's request context ends with the connection, and the runner with it
     words=Words(
         # A text whose vector is not finite: 500, and the same each time.
-        of_text=r"unsupported value: [+-]?(?:NaN|Inf)|input length",
+        of_text=r"unsupported value: [+-]?(?:NaN|Inf)",
+        too_long=r"input length",
         of_model=r"try pulling it",
         throttled=r"maximum pending requests",
     ),

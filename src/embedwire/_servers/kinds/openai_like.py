@@ -9,7 +9,7 @@ _FIELD = r"(?:parameter|argument|field|propert(?:y|ies)|option)s?"
 OPENAI_LIKE = ServerKind(
     name="openai-like",
     words=Words(
-        of_text=(
+        too_long=(
             r"maximum context length|(?:input|text|prompt|sequence) (?:is )?too long"
             r"|too many (?:input )?tokens\b(?! (?:overall|in))"
             r"|(?:exceeds?|longer than|over) (?:the )?(?:max\w*|allowed|model)\b[^.]{0,40}"

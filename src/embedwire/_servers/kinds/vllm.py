@@ -10,7 +10,7 @@ VLLM = ServerKind(
     owned_by="vllm",
     drops_work=True,  # it aborts a request whose client has left
     words=Words(
-        of_text=r"maximum context length",
+        too_long=r"maximum context length",
         tokens=r"maximum context length is (?P<limit>\d+) tokens\D{1,60}(?P<tokens>\d+)",
         of_request=r"matryoshka",
     ),

@@ -1,0 +1,85 @@
+"""What one client had embedded so far, and what that took."""
+
+from __future__ import annotations
+
+import datetime
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Usage:
+    """What a client had embedded so far, and what that took.
+
+    Where callers of several clients shared a request, each one's share of its tokens, requests and seconds is by
+    characters. Questions about the server (``/health``, ``/v1/models``, …) do not count.
+
+    Attributes:
+        texts: Texts that got a vector; equal ones travel once and count each, and so do the parts of a long one.
+        characters: Characters in them, prompts included.
+        tokens: Tokens that the server counted; None where it never told.
+        requests: Requests sent, failed ones included.
+        repeats: Those of them that sent texts again.
+        seconds: What the requests that went well took, added up; several at once take more than the clock shows.
+        truncated: Texts that were cut, see ``too_long=``.
+        averaged: Texts that were embedded in parts, see ``too_long=``.
+        since: When the client was made.
+    """
+
+    texts: int
+    characters: int
+    tokens: int | None
+    requests: int
+    repeats: int
+    seconds: float
+    truncated: int
+    averaged: int
+    since: datetime.datetime
+
+
+class Ledger:
+    """Adds up what a client had embedded. Written by `_queue` on the client's loop, and by `_clients.fitting`.
+
+    Its state is the sums; they are floats, as shares of requests are.
+    """
+
+    def __init__(self) -> None:
+        self._since = datetime.datetime.now(datetime.timezone.utc)
+        self._texts = self._characters = 0
+        self._tokens: float | None = None
+        self._requests = self._repeats = self._seconds = 0.0
+        self.truncated = self.averaged = 0
+
+    def sent(self, requests: int, repeats: int, share: float) -> None:
+        """So many requests were sent, of which this client has a share."""
+        self._requests += requests * share
+        self._repeats += repeats * share
+
+    def embedded(self, texts: int, characters: int, tokens: int | None, seconds: float, share: float) -> None:
+        """A request went well.
+
+        Args:
+            texts: Of this client, that got a vector.
+            characters: In them.
+            tokens: In the request, where the server tells.
+            seconds: That it took.
+            share: This client's, of the request.
+        """
+        self._texts += texts
+        self._characters += characters
+        self._seconds += seconds * share
+        if tokens is not None:
+            self._tokens = (self._tokens or 0.0) + tokens * share
+
+    def usage(self) -> Usage:
+        """The sums so far."""
+        return Usage(
+            texts=self._texts,
+            characters=self._characters,
+            tokens=None if self._tokens is None else round(self._tokens),
+            requests=round(self._requests),
+            repeats=round(self._repeats),
+            seconds=self._seconds,
+            truncated=self.truncated,
+            averaged=self.averaged,
+            since=self._since,
+        )
