@@ -114,6 +114,7 @@ class Fitting:
     async def _truncated(self, text: str, index: int, refused: RequestError) -> Matrix:
         """The vector of as much of a text as the server takes: by its numbers, by what is known, or by trying."""
         longest, shortest, best = 0, len(text), None  # that was taken, that was refused
+        edge = self._lengths.edge
         size = self._size(shortest, refused)
         while best is None or shortest - longest > max(1, FINE * shortest):
             piece = cut(text, size)
@@ -124,15 +125,16 @@ class Fitting:
             except TextRefused as error:
                 if not error.too_long:
                     raise
-                shortest, refused = len(piece), error
+                shortest, refused, edge = len(piece), error, None
             else:
                 longest, best = len(piece), vector
-                if refused.tokens is not None or size == self._lengths.edge:
+                if refused.tokens is not None or edge is not None:
                     break
             size = (longest + shortest) // 2 if longest else self._size(shortest, refused)
         if best is None:
             raise refused
-        self._lengths.found(longest)
+        if edge is None:
+            self._lengths.found(longest)
         return best
 
     async def _parts(self, text: str, index: int, refused: RequestError) -> list[tuple[Matrix, int]]:
