@@ -114,7 +114,8 @@ class Fitting:
     async def _truncated(self, text: str, index: int, refused: RequestError) -> Matrix:
         """The vector of as much of a text as the server takes: by its numbers, by what is known, or by trying."""
         longest, shortest, best = 0, len(text), None  # that was taken, that was refused
-        edge = self._lengths.edge
+        known = self._lengths.edge
+        edge = known if known is not None and known < len(text) + len(self._prompt) else None
         size = self._size(shortest, refused)
         while best is None or shortest - longest > max(1, FINE * shortest):
             piece = cut(text, size)
