@@ -3,9 +3,11 @@
     python -m tests.real.soak --seconds 600
 
 One server has one slot, so its vectors are known to six digits; the other has four, so that the nearest known
-vector must be the text's. Threads, event loops and both frameworks ask them without a pause. Judged is
+vector must be the text's. Threads, event loops and both frameworks ask them without a pause, and a crowd that comes as
+several visitors (keys, headers, models), wants the same few texts, and often gives up. Judged is
 
 - every vector, also those that a failed call completed; every error; every warning, and what asyncio complains of;
+- what always holds of the queues on every loop (`tests/server/invariants.py`), and that nothing is left in them;
 - that each caller is served again when the servers are left in peace;
 - growth: what the process holds in the last third of the run against the first third, by the medians, so that a
   moment does not count; and what is left when all clients are closed against what was there before.
@@ -44,12 +46,16 @@ from embedwire import (
     EmbeddingClient,
     RequestError,
     RequestTimeout,
+    ServerUnavailable,
     SharedEmbeddingClient,
     Timeouts,
 )
 from embedwire._clients.loop_thread import loop_thread
+from embedwire._clients.origin import origins_of
+from embedwire._queue.dispatcher import Dispatcher
 from embedwire.langchain import EmbedwireEmbeddings
 from embedwire.llama_index import EmbedwireEmbedding
+from tests.server.invariants import check_queue, nothing_left
 from tests.servers import CAN_FREEZE, Server, reference, start_llamacpp
 
 TEXTS = [
@@ -62,7 +68,22 @@ TEXTS = [
 TIMEOUT = Timeouts(total=6, connect=2, sock_read=3)  # short, so that a long outage is an error
 # Seconds that a killed server stays away, and that a frozen one is: the last is too long to be waited for.
 OUTAGES, FREEZES = (0.0, 0.0, 0.5, 5.0), (0.1, 0.5, 2.0, 8.0)
-PASSING = (ConnectionFailed, RequestTimeout, DeadlineExceeded)
+# The last where a server is frozen for longer than a request may take while it loads.
+PASSING = (ConnectionFailed, RequestTimeout, DeadlineExceeded, ServerUnavailable)
+
+VISITORS: list[dict[str, Any]] = [
+    {"api_key": "key 1", "model": "one"},
+    {"api_key": "key 1", "model": "two"},
+    {"api_key": "key 2", "model": "one", "headers": {"X-Tenant": "a"}},
+    {"api_key": "key 2", "model": "one", "headers": {"X-Tenant": "b"}},
+    {"dimensions": 384, "concurrency": 2},
+]
+HASTY: dict[str, Any] = {
+    "api_key": "key 1",
+    "model": "one",
+    "deadline": 0.2,
+}  # shares texts with the first one
+EMPTY = 30  # seconds within which a queue must be empty when nobody asks any more: what was given up lingers
 
 Rows = Any  # lists of floats, or an array
 
@@ -248,6 +269,35 @@ def own_loop(judge: Judge, dice: random.Random, end: threading.Event, loops: Loo
             async with EmbeddingClient(judge.url, timeout=TIMEOUT) as client:
                 if not await judge.asynchronous("asyncio", TEXTS[:7], client.embed(TEXTS[:7])):
                     judge.wrong.append("a caller was not served although the servers were left in peace")
+                await see_empty(judge.wrong)
+
+    asyncio.run(callers())
+
+
+def crowd(judge: Judge, dice: random.Random, end: threading.Event, loops: Loops) -> None:
+    """A thread whose tasks come as several visitors, all for the same few texts, and often give up."""
+    few = TEXTS[:6]
+
+    async def caller(clients: list[SharedEmbeddingClient]) -> None:
+        while not end.is_set():
+            texts = dice.sample(few, dice.randint(1, 4))
+            call = dice.choice(clients).aembed(texts, dice.choice(["query", "document"]))
+            if dice.random() < 0.3:
+                await _give_up(call, dice.uniform(0, 0.1))
+                judge.served["given up"] += 1
+            elif not await judge.asynchronous("crowd", texts, call):
+                await asyncio.sleep(0.2)
+
+    async def callers() -> None:
+        with loops.watched(asyncio.get_running_loop()), contextlib.ExitStack() as stack:
+            *clients, hasty = [
+                stack.enter_context(SharedEmbeddingClient(judge.url, timeout=TIMEOUT, **visitor))
+                for visitor in (*VISITORS, HASTY)
+            ]
+            await asyncio.gather(*(caller([*clients, hasty]) for _ in range(8)))
+            for client in clients:
+                if not await judge.asynchronous("crowd", few, client.aembed(few)):
+                    judge.wrong.append("a visitor was not served although the servers were left in peace")
 
     asyncio.run(callers())
 
@@ -260,8 +310,31 @@ async def _give_up(call: Coroutine[Any, Any, Rows], seconds: float) -> None:
 # What the process holds
 
 
+def _faults(check: Callable[[Dispatcher], None]) -> list[str]:
+    """What a check finds in the queues on the running loop."""
+    try:
+        for server in origins_of(asyncio.get_running_loop())._servers.values():
+            check(server.dispatcher)
+    except AssertionError:
+        return [traceback.format_exc()]
+    return []
+
+
+async def see_queues(wrong: list[str]) -> None:
+    """Notes where the queues on this loop are not as they always must be."""
+    wrong += _faults(check_queue)
+
+
+async def see_empty(wrong: list[str], patience: float = EMPTY) -> None:
+    """Notes what is left in the queues on this loop a while after the last caller."""
+    end = time.monotonic() + patience
+    while (left := _faults(nothing_left)) and time.monotonic() < end:  # noqa: ASYNC110 - nobody tells
+        await asyncio.sleep(0.1)
+    wrong += left
+
+
 class Loops:
-    """The event loops that run now, and how many tasks are on them."""
+    """The event loops that run now, their queues, and how many tasks are on them."""
 
     def __init__(self) -> None:
         self._running = {loop_thread().loop}
@@ -274,6 +347,11 @@ class Loops:
             yield
         finally:
             self._running.discard(loop)
+
+    def look(self, see: Callable[[list[str]], Coroutine[Any, Any, None]], wrong: list[str]) -> None:
+        """Have a look at the queues on each loop."""
+        for loop in list(self._running):
+            asyncio.run_coroutine_threadsafe(see(wrong), loop).result(2 * EMPTY)
 
     def tasks(self) -> int:
         """How many tasks there are."""
@@ -376,7 +454,16 @@ def soak(seconds: float, seed: int) -> list[str]:
     return wrong
 
 
-CALLERS = ("shared", "shared, query", "LangChain", "LlamaIndex", "LlamaIndex, async", "asyncio")
+CALLERS = (
+    "shared",
+    "shared, query",
+    "LangChain",
+    "LlamaIndex",
+    "LlamaIndex, async",
+    "asyncio",
+    "crowd",
+    "given up",
+)
 
 
 def _use_all(judge: Judge, loops: Loops) -> None:
@@ -388,7 +475,8 @@ def _use_all(judge: Judge, loops: Loops) -> None:
 
 
 def _callers(loops: Loops) -> list[Callable[[Judge, random.Random, threading.Event], None]]:
-    return [shared, langchain, llama_index, functools.partial(own_loop, loops=loops)]
+    of_loops = [functools.partial(work, loops=loops) for work in (own_loop, crowd)]
+    return [shared, langchain, llama_index, *of_loops]
 
 
 def _load(
@@ -406,13 +494,19 @@ def _load(
     tormentors = [thread(victim.torment, fork(), peace) for victim in victims]
     kinds = [shared, *_callers(loops)]
     callers = [thread(kind, judge, fork(), end) for judge in judges for kind in kinds]
+    samples: list[Sample] = []
+    anchors = (
+        contextlib.ExitStack()
+    )  # the queues on the shared loop are there for as long as these clients are
+    for judge in judges:
+        anchors.enter_context(SharedEmbeddingClient(judge.url)).embed(TEXTS[:1])
     for each in (*callers, *tormentors):
         each.start()
-    samples: list[Sample] = []
     begun, told = time.monotonic(), 0
     try:
         while (passed := time.monotonic() - begun) < seconds:
             samples.append(sample(loops))
+            loops.look(see_queues, judges[0].wrong)
             if passed >= told + 10:
                 told += 10
                 _tell(passed, samples[-1], victims, judges)
@@ -424,6 +518,8 @@ def _load(
         end.set()
         for each in callers:
             each.join()
+    with anchors:
+        loops.look(see_empty, judges[0].wrong)
     return samples
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import subprocess
 import sys
 from collections.abc import Callable
@@ -11,8 +12,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from embedwire import BadReply, Completed, ConnectionFailed
-from tests.real.soak import TEXTS, Judge, Sample, growth
+from embedwire import BadReply, Completed, ConnectionFailed, EmbeddingClient
+from embedwire._clients.origin import origins_of
+from embedwire.testing import EmbeddingServer
+from tests.real.soak import TEXTS, Judge, Sample, growth, see_empty, see_queues
 
 RIGHT = np.eye(len(TEXTS), dtype=np.float32)
 SERVER = "http://127.0.0.1:8080"
@@ -66,6 +69,30 @@ class TestJudge:
         judge.sync("a test", TEXTS[:2], call)
         assert len(judge.wrong) == len(verdict)
         assert all(words in wrong for words, wrong in zip(verdict, judge.wrong, strict=True))
+
+
+class TestQueues:
+    """What is not as it must be in a queue is seen."""
+
+    def test_sees(self) -> None:
+        """A text that is counted and that nobody has, and what is left when nobody asks, are noted."""
+
+        async def main() -> tuple[list[str], list[str], list[str]]:
+            notes: tuple[list[str], list[str], list[str]] = ([], [], [])
+            async with EmbeddingServer() as server, EmbeddingClient(server.url, model="m") as client:
+                await client.embed(["a"])
+                await asyncio.sleep(0.1)  # its request is over a moment later
+                (there,) = origins_of(asyncio.get_running_loop())._servers.values()
+                for change, wrong in zip((0, 1, -1), notes, strict=True):
+                    there.dispatcher._calls.texts["query"] += change
+                    await see_queues(wrong)
+                    await see_empty(wrong, patience=0)
+            return notes
+
+        before, broken, mended = asyncio.run(main())
+        assert before == mended == []
+        assert len(broken) == 2
+        assert "no open call has left" in broken[0]
 
 
 class TestGrowth:
