@@ -17,6 +17,7 @@ from embedwire import (
     EmbedwireError,
     RetryPolicy,
     SharedEmbeddingClient,
+    UsageError,
 )
 from embedwire._queue.calls import SLICE
 from embedwire._queue.records import Call
@@ -180,6 +181,25 @@ class TestAtOnce:
             again = asyncio.ensure_future(client.embed(texts, kind))
             await ended(again, other)
             assert right(again.result(), texts)
+
+    @pytest.mark.parametrize("busy", [False, True])
+    async def test_clients_are_closed_one_after_the_other(self, busy: bool, here: EmbeddingServer) -> None:
+        """Every call ends, in whatever moment of another visitor's end its client is closed."""
+        for steps in range(20):
+            first, second = own(here, api_key="a"), own(here, api_key="b")
+            await asyncio.gather(first.embed_query("warm"), second.embed_query("warm"))
+            with here.hold():
+                calls = [asyncio.ensure_future(second.embed_query("b"))]
+                if busy:
+                    calls.append(asyncio.ensure_future(first.embed_query("a")))
+                await here.wait_for(lambda: here.in_flight == len(calls))  # noqa: B023 - at once
+                closing = asyncio.ensure_future(first.close())
+                for _ in range(steps):
+                    await asyncio.sleep(0)
+                await second.close()
+                await closing
+                await ended(*calls)
+                assert all(isinstance(call.exception(), UsageError) for call in calls)
 
     @pytest.mark.parametrize("kind", ["query", "document"])
     @pytest.mark.parametrize("nth", [1, 2, 40])

@@ -196,7 +196,7 @@ class Engine:
             if is_last:
                 origin.close_now()
             if not origin.server.visitors:
-                origin.server.dispatcher.close_now()
+                origin.server.dispatcher.stop()
 
     def close_now(self) -> None:
         """Lets go of the server without waiting: the client was dropped, or its loop is gone. From any thread."""

@@ -118,12 +118,16 @@ class Dispatcher:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    def close_now(self) -> None:
-        """Looks no more, and tells nobody: the last visitor is gone, or the process ends."""
-        self._calls.close_now()
+    def stop(self) -> None:
+        """Looks no more: the last visitor leaves. Each of its clients ends its own calls, which may still be open."""
         self._alarm.stop()
         if self._look in self._slots.on_free:
             self._slots.on_free.remove(self._look)
+
+    def close_now(self) -> None:
+        """Looks no more, and tells nobody: the process ends."""
+        self._calls.close_now()
+        self.stop()
 
     def _leave(self, lane: Lane) -> None:
         """A lane that has no work is forgotten, and its users' wishes with it."""
