@@ -129,8 +129,8 @@ class TestRecords:
     @pytest.mark.parametrize(
         ("argument", "simple", "record"),
         [
-            ("timeout", 7, Timeouts(total=7)),
-            ("timeout", None, Timeouts(total=None)),
+            ("timeout", 7, Timeouts(total=7, connect=7, sock_read=7)),
+            ("timeout", None, Timeouts(total=None, sock_read=None)),
             (
                 "timeout",
                 {"total": 7, "connect": 1, "sock_read": 2},
