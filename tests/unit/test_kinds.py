@@ -46,6 +46,7 @@ OVER_CONTEXT = "the request exceeds the available context size. try increasing i
 ABOUT_CONTEXT = "This model's maximum context length is 8192 tokens, however you requested 9000 tokens"
 OF_TEXT = Meaning(of_text=True)
 TOO_LONG = Meaning(of_text=True, too_long=True)
+TOO_LONG_BY = Meaning(of_text=True, too_long=True, tokens=9000, limit=8192)
 OF_MODEL = Meaning(of_request=True, of_model=True)
 THROTTLED_SIZE = Meaning(too_large=True, throttled=True)
 ARRAY = Meaning(max_texts=2048)
@@ -68,7 +69,10 @@ TABLE = {
             ({}, Told()),
         ],
         says=[
-            ((TOO_LARGE, "server_error", {"code": 500}), Meaning(of_text=True, too_long=True, tokens=602, limit=512)),
+            (
+                (TOO_LARGE, "server_error", {"code": 500}),
+                Meaning(of_text=True, too_long=True, tokens=602, limit=512),
+            ),
             (
                 (OVER_CONTEXT, "exceed_context_size_error", {"n_prompt_tokens": 302, "n_ctx": 256}),
                 Meaning(of_text=True, too_long=True, tokens=302, limit=256),
@@ -151,7 +155,7 @@ TABLE = {
         says=[
             (
                 (ABOUT_CONTEXT, "BadRequestError", {"code": 400}),
-                Meaning(of_text=True, too_long=True, tokens=9000, limit=8192),
+                TOO_LONG_BY,
             ),
             (
                 (
@@ -179,10 +183,13 @@ TABLE = {
     ),
     "openai-like": Row(
         says=[
-            ((ABOUT_CONTEXT, "invalid_request_error", {}), Meaning(of_text=True, too_long=True, tokens=9000, limit=8192)),
+            (
+                (ABOUT_CONTEXT, "invalid_request_error", {}),
+                TOO_LONG_BY,
+            ),
             (
                 ("Input id 3 has 9000 tokens, exceeding max 8192 tokens", "", {}),
-                Meaning(of_text=True, too_long=True, tokens=9000, limit=8192),
+                TOO_LONG_BY,
             ),
             (
                 ("Input length 600 exceeds maximum allowed token size 512", "", {}),

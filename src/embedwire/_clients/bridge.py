@@ -13,6 +13,7 @@ from embedwire._clients import fork
 from embedwire._clients.first_use import too_late
 from embedwire._clients.loop_thread import LoopThread, loop_thread, on_loop_thread
 from embedwire._clients.texts import with_prompt
+from embedwire._http.native import new_future, result
 from embedwire._queue.usage import Ledger
 from embedwire._settings.options import Kind
 from embedwire._settings.settings import CLOSED, Settings
@@ -46,7 +47,7 @@ class Bridge:
         begun = time.monotonic()
         thread = self.thread()
         texts = with_prompt(texts, kind, self.settings.prompts)
-        future: concurrent.futures.Future[Vectors] = concurrent.futures.Future()
+        future: concurrent.futures.Future[Vectors] = new_future()
         thread.watch(future)
 
         def begin() -> None:
@@ -78,10 +79,10 @@ class Bridge:
     def wait(self, future: concurrent.futures.Future[T]) -> T:
         """Waits for a future in this thread."""
         try:
-            return future.result(self._first_limit())
+            return result(future, self._first_limit())
         except concurrent.futures.TimeoutError:
             if not future.cancel():
-                return future.result()  # it ended in this moment, or the error is its own
+                return result(future)  # it ended in this moment, or the error is its own
             raise too_late(self.settings) from None
         except BaseException:
             future.cancel()  # an interrupt: what nobody waits for is not sent

@@ -121,14 +121,11 @@ class Fitting:
             piece = cut(text, size)
             if not longest < len(piece) < shortest:
                 break
-            try:
-                vector = await self._embed(self._prompt + piece, index)
-            except TextRefused as error:
-                if not error.too_long:
-                    raise
-                shortest, refused, edge = len(piece), error, None
+            outcome = await self._tried(piece, index)
+            if isinstance(outcome, TextRefused):
+                shortest, refused, edge = len(piece), outcome, None
             else:
-                longest, best = len(piece), vector
+                longest, best = len(piece), outcome
                 if refused.tokens is not None or edge is not None:
                     break
             size = (longest + shortest) // 2 if longest else self._size(shortest, refused)
@@ -147,14 +144,20 @@ class Fitting:
         return [part for some in parts for part in some]
 
     async def _part(self, text: str, index: int) -> list[tuple[Matrix, int]]:
+        outcome = await self._tried(text, index)
+        if isinstance(outcome, TextRefused):
+            return await self._parts(text, index, outcome)
+        self._lengths.found(max(len(text), self._lengths.edge or 0))
+        return [(outcome, len(text))]
+
+    async def _tried(self, text: str, index: int) -> Matrix | TextRefused:
+        """The vector of a part of a text, or its refusal for its length."""
         try:
-            vector = await self._embed(self._prompt + text, index)
+            return await self._embed(self._prompt + text, index)
         except TextRefused as error:
             if not error.too_long:
                 raise
-            return await self._parts(text, index, error)
-        self._lengths.found(max(len(text), self._lengths.edge or 0))
-        return [(vector, len(text))]
+            return error
 
     def _size(self, length: int, refused: RequestError) -> int:
         """The length to try next, without the prompt."""

@@ -17,6 +17,7 @@ from functools import partial
 from typing import Any, TypeVar
 
 from embedwire._clients import fork
+from embedwire._http.native import new_event_loop, new_future, new_lock, result, start_thread
 from embedwire.exceptions import UsageError
 
 T = TypeVar("T")
@@ -28,20 +29,19 @@ class LoopThread:
     """An event loop in a daemon thread. Its state is whether it runs, and the futures that somebody waits for."""
 
     def __init__(self) -> None:
-        self.loop = asyncio.new_event_loop()
+        self.loop = new_event_loop()
         self.ident: int | None = None
         self._pid = os.getpid()
-        self._claim = threading.Lock()  # taken once, never waited for
-        self._thread: threading.Thread | None = None
+        self._claim = new_lock()  # taken once, never waited for
+        self._running = new_lock()  # held by the thread
         self._ending = False
         self._open: dict[Future[Any], None] = {}
 
     def begin(self) -> None:
         """Starts the thread, unless it runs; a second one that is started at the same moment ends at once."""
         if self.ident is None:
-            thread = threading.Thread(target=self._run, name="embedwire", daemon=True)
             try:
-                thread.start()
+                start_thread(self._run, "embedwire")
             except RuntimeError:
                 raise UsageError(ENDED) from None
 
@@ -56,7 +56,7 @@ class LoopThread:
         Where the coroutine is cancelled by the end of the process, the future stays open without a word: only
         daemon threads still wait for it.
         """
-        future: Future[T] = Future()
+        future: Future[T] = new_future()
         self.watch(future)
 
         def begin() -> None:
@@ -98,12 +98,16 @@ class LoopThread:
         """Closes every connection and ends the thread."""
         if fork.engine_is_loaded() and self.ident is not None:
             with contextlib.suppress(Exception):
-                self.start(self._close_all()).result(timeout=2)
+                result(self.start(self._close_all()), timeout=2)
         self._ending = True
         with contextlib.suppress(RuntimeError):
             self.loop.call_soon_threadsafe(self.loop.stop)
-        if self._thread is not None and self.ident != threading.get_ident():
-            self._thread.join(timeout=2)
+        if (
+            self.ident is not None
+            and self.ident != threading.get_ident()
+            and self._running.acquire(timeout=2)
+        ):
+            self._running.release()
 
     async def _close_all(self) -> None:
         await fork.engine().origins_of(self.loop).close()
@@ -111,7 +115,8 @@ class LoopThread:
     def _run(self) -> None:
         if not self._claim.acquire(blocking=False):
             return
-        self._thread, self.ident = threading.current_thread(), threading.get_ident()
+        self._running.acquire()
+        self.ident = threading.get_ident()
         asyncio.set_event_loop(self.loop)
         try:
             while not self.ends():
@@ -124,6 +129,7 @@ class LoopThread:
             if not self._ending:
                 self._fail_open()
             self.loop.close()
+            self._running.release()
 
     def _fail_open(self) -> None:
         """Nobody may wait for a loop that is gone."""

@@ -5,9 +5,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import contextvars
-import threading
+from _queue import SimpleQueue
 from collections import deque
 from collections.abc import AsyncGenerator, Iterable
+from functools import partial
+
+from embedwire._http.native import start_thread
 
 AHEAD = 256  # texts that are read ahead
 
@@ -18,7 +21,9 @@ class _Reader:
     def __init__(self, texts: Iterable[str]) -> None:
         self._texts = texts
         self._loop = asyncio.get_running_loop()
-        self._room = threading.Semaphore(AHEAD)
+        self._room: SimpleQueue[None] = SimpleQueue()  # for so many texts; no greenlets' queue or semaphore
+        for _ in range(AHEAD):
+            self._room.put(None)
         self._read: deque[str] = deque()
         self._came = asyncio.Event()
         self._over = False
@@ -27,7 +32,7 @@ class _Reader:
 
     def begin(self) -> None:
         context = contextvars.copy_context()
-        threading.Thread(target=context.run, args=(self._run,), name="embedwire-reader", daemon=True).start()
+        start_thread(partial(context.run, self._run), "embedwire-reader")
 
     async def next(self) -> list[str]:
         """What was read meanwhile; empty at the end."""
@@ -43,17 +48,17 @@ class _Reader:
 
     def taken(self) -> None:
         """One text was taken."""
-        self._room.release()
+        self._room.put(None)
 
     def give_up(self) -> None:
         """Nobody wants more; the thread ends with the text that it waits for."""
         self._given_up = True
-        self._room.release()
+        self._room.put(None)
 
     def _run(self) -> None:
         try:
             for text in self._texts:
-                self._room.acquire()
+                self._room.get()
                 if self._given_up:
                     return
                 self._read.append(text)

@@ -20,6 +20,7 @@ from urllib.parse import urlsplit
 import aiohttp
 from aiohttp.resolver import ThreadedResolver
 
+from embedwire._http.native import original
 from embedwire._http.threads import in_thread
 from embedwire._settings.address import Target
 from embedwire._version import __version__
@@ -158,11 +159,11 @@ class _Lookups:
         flags: int = 0,
     ) -> Any:
         """As the loop's."""
-        return await in_thread(socket.getaddrinfo, host, port, family, type, proto, flags)
+        return await in_thread(original("socket", "getaddrinfo"), host, port, family, type, proto, flags)
 
     async def getnameinfo(self, address: Any, flags: int = 0) -> Any:
         """As the loop's."""
-        return await in_thread(socket.getnameinfo, address, flags)
+        return await in_thread(original("socket", "getnameinfo"), address, flags)
 
 
 def _socket(address: Any) -> socket.socket:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import threading
 from collections.abc import Callable
 from typing import Any, TypeVar
+
+from embedwire._http.native import start_thread
 
 T = TypeVar("T")
 
@@ -38,7 +39,7 @@ async def in_thread(function: Callable[..., T], *args: Any) -> T:
             loop.call_soon_threadsafe(deliver, result, error)
 
     try:
-        threading.Thread(target=run, name="embedwire-lookup", daemon=True).start()
+        start_thread(run, "embedwire-lookup")
     except RuntimeError:  # the interpreter is ending, and starts no more threads
         run()
     return await future
