@@ -131,8 +131,7 @@ class Fitting:
             size = (longest + shortest) // 2 if longest else self._size(shortest, refused)
         if best is None:
             raise refused
-        if edge is None:
-            self._lengths.found(longest)
+        self._lengths.found(longest if edge is None else edge)
         return best
 
     async def _parts(self, text: str, index: int, refused: RequestError) -> list[tuple[Matrix, int]]:
