@@ -20,6 +20,7 @@ from urllib.parse import unquote, urlsplit
 import aiohttp
 
 from embedwire._http.sessions import Lives, Session, born, bury, new_client, proxy_of, reused
+from embedwire._http.unpacking import Packed, Unpacker
 from embedwire._http.wire import Break, Broken, Reply
 from embedwire._settings.address import Target, check_key
 from embedwire._settings.options import Timeouts
@@ -253,24 +254,35 @@ def _password_of(header: str) -> list[str]:
 
 
 async def _read(response: aiohttp.ClientResponse, most: int) -> bytes | Broken:
-    """The body, under the cap; an error's is cut there. Compressed ones are refused: 500 KB can become 500 MB."""
+    """The body, unpacked, under the cap; an error's is cut there. 500 KB of gzip can become 500 MB."""
     refused = response.status >= 300
-    if response.headers.get("Content-Encoding", "identity").lower() != "identity":
+    try:
+        content = await _unpacked(response, most, cut=refused)
+    except Packed as packed:
         response.close()
-        return Broken(how=Break.COMPRESSED)
+        return b"" if refused else Broken(how=Break.COMPRESSED, detail=str(packed))
+    if isinstance(content, Broken) and content.how is Break.TOO_LARGE:
+        response.close()
+    return content
+
+
+async def _unpacked(response: aiohttp.ClientResponse, most: int, *, cut: bool) -> bytes | Broken:
+    too_large = Broken(how=Break.TOO_LARGE, detail=f"{most} bytes")
+    if (response.content_length or 0) > most and not cut:
+        return too_large
+    unpacker = Unpacker(response.headers.get("Content-Encoding", ""))
     chunks: list[bytes] = []
-    size = response.content_length or 0
-    if size <= most or refused:
-        size = 0
-        async for chunk in response.content.iter_any():
-            chunks.append(chunk)
-            size += len(chunk)
-            if size > most:
-                break
-    if size > most:
-        response.close()
-    if size > most and not refused:
-        return Broken(how=Break.TOO_LARGE, detail=f"{most} bytes")
+    room = most + 1
+    async for chunk in response.content.iter_any():
+        chunks.append(unpacker.feed(chunk, room))
+        room -= len(chunks[-1])
+        if room <= 0:
+            if not cut:
+                return too_large
+            response.close()
+            break
+    if not (cut or unpacker.whole):
+        return Broken(how=Break.CUT)
     return b"".join(chunks) if len(chunks) != 1 else chunks[0]
 
 
