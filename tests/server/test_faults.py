@@ -260,7 +260,7 @@ ROWS = [
     Row("one vector too many", [Answer.items(lambda data: [*data, data[-1]])], BadReply),
     Row("an index twice", [Answer.items(lambda data: [data[0]] * len(data))], BadReply, (1, 1)),
     Row("an index too high", [item(lambda last: {**last, "index": 9})], BadReply),
-    Row("an index that is no number", [item(lambda last: {**last, "index": "0"})], BadReply),
+    Row("an index that is no number", [item(lambda last: {**last, "index": "x"})], BadReply),
     Row("no vectors", [Answer.mutate(lambda reply: {**reply, "data": None})], BadReply),
     Row("an error in a success", [Answer(body={"error": {"message": "no"}})], BadReply),
     Row("HTML", [Answer(body=b"<html>It works!</html>")], BadReply),
@@ -275,7 +275,9 @@ ROWS = [
         options={"max_reply_bytes": 10_000},
     ),
     Row("an endless reply", [Answer(body=b" " * 9_000_000, framing="chunked")], BadReply, words="bytes"),
-    Row("gzip", [Answer(headers={"Content-Encoding": "gzip"})], BadReply, words="compressed"),
+    Row(
+        "brotli", [Answer(headers={"Content-Encoding": "br"}, body=b"\x0b\x02")], BadReply, words="compressed"
+    ),
 ]
 ROWS.append(
     Row(
@@ -292,7 +294,7 @@ ONE_VECTOR: dict[str, object] = {
     "empty": [],
     "of strings": ["1", "2"],
     "with null": [0.5, None] * 4,
-    "nested": [[0.5] * 8],
+    "nested twice": [[[0.5] * 8]],
     "of huge numbers": [1e39] * 8,
 }
 ROWS += [

@@ -24,7 +24,8 @@ import orjson
 from embedwire._http.failures import judge
 from embedwire._http.messages import screened, to_error
 from embedwire._http.records import Matrix
-from embedwire._http.reply import ContractBroken, decode, models, near, parse, plausible
+from embedwire._http.reply import ContractBroken, decode, models, parse
+from embedwire._http.vectors import near, plausible
 from embedwire._http.verdicts import Context
 from embedwire._http.wire import Reply
 from embedwire._servers.kinds import KINDS
@@ -71,7 +72,7 @@ def check_decode(body: bytes, count: int, width: int | None = None) -> Matrix | 
         assert broken.position is None or 0 <= broken.position < count
         return None
     assert expected is not None, "a wrong reply was taken"
-    matrix, reply = decoded.matrix, _parsed(body)
+    matrix, reply = decoded.matrix, _frame(body)
     assert decoded.base64 == all(isinstance(item["embedding"], str) for item in reply["data"])
     assert decoded.tokens is None or (type(decoded.tokens) is int and decoded.tokens >= 0)
     assert decoded.model is None or decoded.model == reply["model"]
@@ -136,24 +137,51 @@ _ALPHABET = string.ascii_uppercase + string.ascii_lowercase + string.digits + "+
 
 def right(body: bytes, count: int) -> list[list[float]] | None:
     """The numbers that each text got, as they stand in the reply; None where the contract refuses it."""
-    reply = _parsed(body)
-    if not isinstance(reply, dict) or reply.get("error") is not None:
+    reply = _frame(body)
+    error = reply.get("error")
+    if error and not (isinstance(error, dict) and not any(error.values())):
         return None
     data = reply.get("data")
-    if not isinstance(data, list) or len(data) != count:
+    if not isinstance(data, list) or len(data) != count or not all(isinstance(item, dict) for item in data):
         return None
-    rows: dict[int, list[float]] = {}
-    for item in data:
-        index = item.get("index") if isinstance(item, dict) else None
-        if type(index) is not int or index not in range(count) or index in rows:
-            return None
-        numbers = _numbers(item.get("embedding"))
-        if not numbers:
-            return None
-        rows[index] = numbers
-    if len({len(numbers) for numbers in rows.values()}) != 1:
+    indexes = [_index(item.get("index")) for item in data]
+    if indexes == [None] * count:
+        indexes = list(range(count))
+    if indexes.count(None) == 1:
+        indexes[indexes.index(None)] = next(iter(set(range(count)) - set(indexes)))
+    if sorted(index for index in indexes if isinstance(index, int)) != list(range(count)):
         return None
-    return [rows[index] for index in range(count)]
+    given = [item.get("embedding") for item in data]
+    if all(isinstance(one, list) and len(one) == 1 and isinstance(one[0], list) for one in given):
+        given = [one[0] for one in given]
+    rows = {index: _numbers(one) for index, one in zip(indexes, given, strict=True)}
+    if not all(rows.values()) or len({len(numbers or []) for numbers in rows.values()}) != 1:
+        return None
+    return [rows[index] or [] for index in range(count)]
+
+
+def _frame(body: bytes) -> dict[str, Any]:
+    """The object that holds the vectors; llama-server's own endpoint sends its list alone."""
+    reply = _parsed(body)
+    if isinstance(reply, list) and reply and all(isinstance(item, dict) for item in reply):
+        return {"data": reply}
+    return reply if isinstance(reply, dict) else {}
+
+
+def _index(index: Any) -> int | str | None:
+    """An index that is a whole number, whatever its type; anything else as a word."""
+    if index is None:
+        return None
+    if isinstance(index, str) and re.fullmatch("[0-9]{1,9}", index):
+        return int(index)
+    if (
+        isinstance(index, (int, float))
+        and not isinstance(index, bool)
+        and math.isfinite(index)
+        and index == int(index)
+    ):
+        return int(index)
+    return "none"
 
 
 def _parsed(body: bytes) -> Any:
@@ -163,7 +191,7 @@ def _parsed(body: bytes) -> Any:
     try:
         # An int of 400 digits is beyond any float; Python refuses to read one of 5000.
         return json.loads(
-            body.decode("utf-8"),
+            body.removeprefix(b"\xef\xbb\xbf").decode("utf-8"),
             parse_int=lambda digits: int(digits) if len(digits) < 400 else math.inf,
         )
     except (ValueError, RecursionError):
@@ -211,7 +239,7 @@ def is_rounded(got: float, number: float) -> bool:
 def _is_plain(body: bytes) -> bool:
     """Whether it is JSON by the letter, and no deeper than any parser goes."""
     try:
-        orjson.loads(body)
+        orjson.loads(body.removeprefix(b"\xef\xbb\xbf"))
     except orjson.JSONDecodeError:
         return False
     return not _is_deep(body)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from embedwire._servers import known
-from embedwire._servers.facts import ModelFacts, ServerFacts
+from embedwire._servers.facts import ModelFacts, ServerFacts, same_model
 from embedwire._servers.kinds import OPENAI_LIKE, Told
 from embedwire._servers.kinds.llama_cpp import LLAMA_CPP
 from embedwire._settings.address import Target
@@ -93,6 +93,47 @@ class TestModel:
         for took, usual in ((10, 10), (0, 7), (7, 7)):
             facts.succeeded(took, at_once=True)
             assert facts.seconds == pytest.approx(usual)
+
+    def test_a_restart_leaves_what_must_be_contradicted(self) -> None:
+        """After a restart the model is asked for and base64 seen anew; width and name stay, so that a change shows."""
+        facts = ModelFacts(served="m", asked_model=True, named="m", width=4, sample=("a", None), base64=True)
+        facts.agrees = True
+        facts.reborn()
+        assert (facts.served, facts.asked_model, facts.named, facts.width) == ("m", False, "m", 4)
+        assert (facts.sample, facts.base64, facts.agrees) == (None, None, True)
+        listless = ModelFacts(asked_model=True)
+        listless.reborn()
+        assert listless.asked_model
+
+    def test_another_model_is_met_anew(self) -> None:
+        """Of another model nothing holds that was learnt of the last one; of the same one, all."""
+        facts = ModelFacts()
+        assert not facts.serves("m")
+        facts.width, facts.base64, facts.left_out = 4, True, frozenset({"dimensions"})
+        for same in ("m", "M:latest", None):
+            assert not facts.serves(same)
+            assert (facts.width, facts.base64) == (4, True)
+        assert not facts.serves("m")
+        assert facts.serves("n")
+        assert (facts.width, facts.base64, facts.left_out) == (None, None, frozenset())
+
+    @pytest.mark.parametrize(
+        ("one", "other", "same"),
+        [
+            ("m", "m", True),
+            ("m", "M", True),
+            ("m", "m:latest", True),
+            (None, "m", True),
+            ("", "m", True),
+            ("m", "n", False),
+            ("m:latest", "m:v2", False),
+            ("a/m", "b/m", False),
+            ("m", "m-v2", False),
+        ],
+    )
+    def test_names_of_one_model(self, one: str | None, other: str | None, same: bool) -> None:
+        """Case and Ollama's tag make no other model of a name, and a missing one says nothing."""
+        assert same_model(one, other) is same_model(other, one) is same
 
 
 class TestKnown:

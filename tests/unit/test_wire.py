@@ -15,7 +15,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from embedwire._http.reply import ContractBroken, decode, fit, models, near, normalized, parse, plausible
+from embedwire._http.reply import ContractBroken, decode, fit, models, parse
+from embedwire._http.vectors import near, normalized, plausible
 from embedwire._http.wire import encode
 from embedwire._servers.kinds import KINDS, Told
 from embedwire._settings.checks import json_of
@@ -204,14 +205,25 @@ BROKEN = [
     # index
     ("two vectors for index 0", of_items(item(0, [1.0]), item(0, [2.0])), 2, None),
     ("two vectors for index 1", of_items(item(1, [1.0]), item(0, [2.0]), item(1, None)), 3, None),
-    ("index is not one of 0..0", of_items({"embedding": [1.0]}), 1, None),
+    (
+        "2 of 3 items of data without an index",
+        of_items({"embedding": [1.0]}, item(0, [1.0]), item(None, [1.0])),
+        3,
+        None,
+    ),
+    ("two vectors for index 0", of_items(item(0, [1.0]), item(0, [1.0]), {"embedding": [1.0]}), 3, None),
+    ("index is not one of 0..1", of_items(item(2, [1.0]), item(1, [1.0])), 2, None),
     ("index is not one of 0..1", of_items(item(0, [1.0]), item(2, [1.0])), 2, None),
     ("index is not one of 0..1", of_items(item(1, [1.0]), item(-1, [1.0])), 2, None),
-    ("index is not one of 0..0", of_items(item(0.0, [1.0])), 1, None),
+    ("index is not one of 0..0", of_items(item(0.5, [1.0])), 1, None),
+    ("index is not one of 0..0", of_items(item(1e300, [1.0])), 1, None),
     ("index is not one of 0..0", of_items(item(False, [1.0])), 1, None),
     ("index is not one of 0..1", of_items(item(True, [1.0]), item(0, [1.0])), 2, None),
-    ("index is not one of 0..0", of_items(item("0", [1.0])), 1, None),
-    ("index is not one of 0..0", of_items(item(None, [1.0])), 1, None),
+    ("index is not one of 0..0", of_items(item("1", [1.0])), 1, None),
+    *(
+        ("index is not one of 0..0", of_items(item(odd, [1.0])), 1, None)
+        for odd in ("", "-0", "²", "9" * 5000, [0], {}, math.nan)
+    ),
     ("index is not one of 0..0", of_items(item(10**30, [1.0])), 1, None),
     # vectors
     ("null instead of a vector", body([1.0], None), 2, 1),
@@ -228,7 +240,9 @@ BROKEN = [
     ("among the numbers of a vector", body([1.0, "2.0"]), 1, 0),
     ("among the numbers of a vector", body(["1.0", "2.0"]), 1, 0),
     ("among the numbers of a vector", body([1.0], [[1.0]]), 2, 1),
-    ("among the numbers of a vector", body([[1.0, 2.0]]), 1, 0),
+    ("among the numbers of a vector", body([[[1.0, 2.0]]]), 1, 0),
+    ("among the numbers of a vector", body([[1.0], [2.0]]), 1, 0),
+    ("among the numbers of a vector", body([[1.0]], [[1.0], [2.0]]), 2, 0),
     ("among the numbers of a vector", body([1.0], [{}]), 2, 1),
     ("a bool among the numbers of a vector", body([1.0, 2.0], [1.0, True]), 2, 1),
     ("a bool among the numbers of a vector", body([True, False]), 1, 0),
@@ -279,7 +293,8 @@ class TestBrokenReplies:
         for width, other in ((3, True), (None, False)):
             with pytest.raises(ContractBroken) as broken:
                 decode(reply if other else b"{}", 1, width=width)
-            assert broken.value.other_width == other
+            assert (broken.value.exchanged or broken.value.misread) == other
+            assert broken.value.misread == (other and decode(reply, 1).base64)
 
     def test_zeros_are_vectors(self) -> None:
         """A vector of zeros is no breach; the client warns of it."""
@@ -343,10 +358,21 @@ class TestBrokenReplies:
         assert len(matrix) == count
         assert matrix.shape[1] > 0
         assert np.isfinite(matrix).all()
-        for place in reply["data"]:
-            given_row, row = place["embedding"], matrix[place["index"]]
+        items = reply if isinstance(reply, list) else reply["data"]
+        indexes = [int(place["index"]) for place in items if place.get("index") is not None]
+        assert len(set(indexes)) == len(indexes)
+        assert len(indexes) in (0, count - 1, count)
+        for place in items:
+            if place.get("index") is None and indexes:
+                continue
+            given_row, row = (
+                place["embedding"],
+                matrix[int(place["index"]) if indexes else items.index(place)],
+            )
             if isinstance(given_row, str):
                 given_row = struct.unpack(f"<{len(row)}f", base64.b64decode(given_row))
+            if isinstance(given_row[0], list):
+                (given_row,) = given_row
             assert not any(isinstance(number, bool) for number in given_row)
             assert row.tolist() == [float(np.float32(float(number))) for number in given_row]
 
@@ -362,16 +388,31 @@ class TestFit:
         assert np.allclose(cut, np.array([[0.6, 0.8], [0, 1], [0.8, 0.6]]), rtol=1e-6, atol=0)
         assert matrix[0].tolist() == [3, 4, 12]
 
-    def test_the_right_number_is_left_alone(self) -> None:
-        """Vectors as long as asked for, or of no asked length, are not touched."""
+    def test_what_the_server_cut_gets_unit_length(self) -> None:
+        """A vector that the server cut and left short gets unit length; the others keep their bits, zeros theirs."""
+        row = normalized(np.array([[1, 2, 3]], dtype=np.float32))[0]
+        matrix = np.array(
+            [row, row * np.float32(0.36), row * np.float32(1.0005), [0, 0, 0]], dtype=np.float32
+        )
+        fitted = fit(matrix, 3)
+        assert fitted[[0, 2, 3]].tobytes() == matrix[[0, 2, 3]].tobytes()
+        assert np.allclose(fitted[1], row, rtol=1e-6)
+        assert not np.allclose(matrix[1], row)
+
+    def test_what_was_not_asked_for_is_left_alone(self) -> None:
+        """Vectors of no asked length, or of unit length and the right one, are not touched."""
         matrix = np.array([[3, 4]], dtype=np.float32)
-        assert fit(matrix, 2) is matrix
         assert fit(matrix, None) is matrix
+        unit = normalized(matrix)
+        assert fit(unit, 2) is unit
 
     def test_too_few_are_refused(self) -> None:
         """Shorter vectors than asked for are a broken contract."""
-        with pytest.raises(ContractBroken, match="vectors of 2 numbers where dimensions=3 were asked for"):
+        with pytest.raises(
+            ContractBroken, match="vectors of 2 numbers where dimensions=3 were asked for"
+        ) as broken:
             fit(np.ones((1, 2), dtype=np.float32), 3)
+        assert "at most 2 (dimensions=)" in broken.value.cure
 
     def test_zeros_stay_zeros(self) -> None:
         """A vector of zeros has no direction, and gets none."""

@@ -80,8 +80,8 @@ class Client:
                 Default: 120 in all, 10 to connect, 60 of silence.
             deadline: Seconds for one whole call: queue, attempts, pauses and body. Default: none.
             max_retries: Repeats of a request that failed for a passing reason, or a `RetryPolicy`. Default: 2.
-            dimensions: Numbers per vector. A server that ignores it gets its vectors cut, and brought back to unit
-                length, here. Default: as many as the model has.
+            dimensions: Numbers per vector, which then has unit length, whoever cut it. A server that ignores or refuses
+                it gets its vectors cut here. Default: as many as the model has.
             normalize: Bring each vector to unit length. Default: as the server sends them.
             prompts: What stands before each query and document: `Prompts`, or the name of a family of models:
                 ``"e5"``, ``"nomic"``, ``"bge"``, ``"mxbai"``, ``"arctic"``, ``"embeddinggemma"``, ``"qwen3"``.

@@ -13,7 +13,7 @@ import numpy as np
 
 from embedwire._clients.cutting import cut, pieces
 from embedwire._http.records import Matrix
-from embedwire._http.reply import normalized
+from embedwire._http.vectors import normalized
 from embedwire._queue.records import Future
 from embedwire._queue.usage import Ledger
 from embedwire._servers.lengths import Lengths

@@ -286,7 +286,7 @@ def _read(request: Request[T], reply: Reply) -> T | Reply | Unusable:
     except ContractBroken as broken:
         told = said(reply.body)
         what = f"a web page, “{told.message}”" if told.page else str(broken)
-        return Unusable(what=what, position=broken.position, cut=broken.cut, said=told)
+        return Unusable(what=what, cure=broken.cure, position=broken.position, cut=broken.cut, said=told)
 
 
 def _context(request: Request[Any], target: Target, history: History, mark: int | None) -> Context:

@@ -13,6 +13,7 @@ from typing import Literal, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from embedwire._http.fields import NOTHING, Spoken
 from embedwire._servers.facts import ModelFacts
 from embedwire._settings.options import Kind
 from embedwire._settings.settings import Form
@@ -108,6 +109,7 @@ class Vectors:
         seconds: From the last sending to the reply.
         tokens: Tokens that the server counted, where it tells.
         model: The model that the reply names.
+        asked: The model that the request names.
         sent: Requests that were sent for these texts.
     """
 
@@ -115,6 +117,7 @@ class Vectors:
     seconds: float
     tokens: int | None
     model: str | None
+    asked: str | None
     sent: int
 
 
@@ -142,6 +145,8 @@ class Fault:
         patience: What the server is waited for: that it has loaded its model, that it is back, or that it loads a model
             which was never seen there.
         of_server: No text is involved, so that none is named.
+        spoken: The fields of the request that it speaks of.
+        exchanged: The server has another model than before, which is no text's fault.
     """
 
     error: type[RequestError]
@@ -162,6 +167,8 @@ class Fault:
     max_texts: int | None = None
     patience: Patience = "gone"
     of_server: bool = False
+    spoken: Spoken = NOTHING
+    exchanged: bool = False
 
 
 class Refused(Exception):

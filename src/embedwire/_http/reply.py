@@ -1,7 +1,8 @@
 """The bytes of a reply → vectors, or what is wrong with them. Pure.
 
 The reply contract: JSON, no ``error``, as many items as texts, each ``index`` of 0..n-1 once, vectors of one
-width and of the expected one, all numbers finite. A reply that breaks it is refused whole.
+width and of the expected one, all numbers finite. A reply that breaks it is refused whole. Where it is certain all the
+same whose a vector is, a reply may be written as it likes: see `_index`, `_indexes`, `_unnested`, `_says_nothing`.
 """
 
 from __future__ import annotations
@@ -17,9 +18,16 @@ import pybase64
 from numpy.typing import NDArray
 
 from embedwire._http.records import Matrix
+from embedwire._http.vectors import normalized, plausible
 from embedwire._settings.checks import is_unicode
 
 V = TypeVar("V", bytes, NDArray[Any])
+
+UNIT = 1e-3  # how far from 1 a length may be that is taken for 1
+NOT_FLOAT32 = "base64 that holds no vectors of 32-bit floats"
+OF_FLOAT32 = "Have the server give decimal numbers, or 32-bit floats in base64."
+EMBED_AGAIN = "What was stored before must be embedded again."
+_BOM = b"\xef\xbb\xbf"
 
 
 class ContractBroken(Exception):
@@ -28,16 +36,27 @@ class ContractBroken(Exception):
     Attributes:
         position: Place in the request of the text that got the bad vector; None where the whole reply is bad.
         cut: The reply stops in the middle, so that asking again may help.
-        other_width: The vectors are not as wide as earlier ones.
+        exchanged: The vectors are not of the model that earlier ones were of.
+        misread: What came in base64 seems to be no float32.
+        cure: What to do about it, as a sentence; "" for the usual.
     """
 
     def __init__(
-        self, what: str, *, position: int | None = None, cut: bool = False, other_width: bool = False
+        self,
+        what: str,
+        *,
+        position: int | None = None,
+        cut: bool = False,
+        exchanged: bool = False,
+        misread: bool = False,
+        cure: str = "",
     ) -> None:
         super().__init__(what)
-        self.other_width = other_width
         self.position = position
         self.cut = cut
+        self.exchanged = exchanged
+        self.misread = misread
+        self.cure = cure
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,17 +87,22 @@ def decode(body: bytes, count: int, *, width: int | None = None) -> Decoded:
     Raises:
         ContractBroken: The reply must not be used.
     """
-    reply = parse(body)
-    rows = _rows(reply, count)
-    base64 = all(type(row) is str for row in rows)
+    reply = _parsed(body)
+    if _is_list_of_items(reply):
+        reply = {"data": reply}
+    _check_frame(reply)
+    rows = _unnested(_rows(reply, count))
+    coded = [type(row) is str for row in rows]
+    base64 = all(coded)
     matrix = _from_base64(rows) if base64 else _from_numbers(rows, body)
     if width is not None and matrix.shape[1] != width:
         raise ContractBroken(
-            f"vectors of {matrix.shape[1]} numbers where earlier ones had {width}; if the model was exchanged, "
-            "what was stored before must be embedded again",
-            other_width=True,
+            f"vectors of {matrix.shape[1]} numbers where earlier ones had {width}",
+            exchanged=not base64,
+            misread=base64,
+            cure=OF_FLOAT32 if base64 else f"The model was exchanged, it seems. {EMBED_AGAIN}",
         )
-    _check_numbers(matrix, base64=base64)
+    _check_numbers(matrix, coded)
     usage, model = reply.get("usage"), reply.get("model")
     tokens = usage.get("prompt_tokens") if isinstance(usage, dict) else None
     return Decoded(
@@ -90,28 +114,31 @@ def decode(body: bytes, count: int, *, width: int | None = None) -> Decoded:
 
 
 def fit(matrix: Matrix, dimensions: int | None) -> Matrix:
-    """The vectors with as many numbers as the user asked for.
+    """The vectors with as many numbers as the user asked for, at unit length.
 
-    A longer vector, from a server that ignores the wish, is cut and brought back to unit length, as
-    Matryoshka models are made for.
+    A longer vector, from a server that ignores the wish, is cut, as Matryoshka models are made for. Not every server
+    that cuts brings what is left back to unit length, and none says whether it did: so it is done here, for each
+    vector that has not that length already.
 
     Raises:
         ContractBroken: The vectors are too short.
     """
-    if dimensions is None or matrix.shape[1] == dimensions:
+    if dimensions is None:
         return matrix
-    if matrix.shape[1] < dimensions:
+    width = matrix.shape[1]
+    if width < dimensions:
         raise ContractBroken(
-            f"vectors of {matrix.shape[1]} numbers where dimensions={dimensions} were asked for"
+            f"vectors of {width} numbers where dimensions={dimensions} were asked for",
+            cure=f"Ask for at most {width} (dimensions=), or for another model (model=).",
         )
-    return normalized(matrix[:, :dimensions])
-
-
-def normalized(matrix: Matrix) -> Matrix:
-    """Each row at unit length; a row of zeros stays as it is."""
-    lengths = np.linalg.norm(matrix.astype(np.float64), axis=1, keepdims=True)
-    lengths[lengths == 0] = 1
-    unit: Matrix = (matrix / lengths).astype(np.float32)
+    if width > dimensions:
+        return normalized(matrix[:, :dimensions])
+    lengths = np.linalg.norm(matrix, axis=1)
+    off = ~(np.abs(lengths - 1) <= UNIT)
+    if not off.any():
+        return matrix
+    unit = matrix.copy()
+    unit[off] = normalized(matrix[off])
     return unit
 
 
@@ -121,20 +148,39 @@ def parse(body: bytes) -> dict[str, Any]:
     Raises:
         ContractBroken: It is no JSON, no object, or an error after all.
     """
+    reply = _parsed(body)
+    _check_frame(reply)
+    checked: dict[str, Any] = reply
+    return checked
+
+
+def _parsed(body: bytes) -> Any:
     try:
-        reply = _loads(body)
+        return _loads(body.removeprefix(_BOM))
     except (ValueError, RecursionError):
-        trimmed = body.strip()
+        trimmed = body.removeprefix(_BOM).strip()
         if not trimmed:
             raise ContractBroken("an empty reply", cut=True) from None
         if trimmed.startswith(b"{") and trimmed.count(b"{") > trimmed.count(b"}"):
             raise ContractBroken("a reply that is cut short", cut=True) from None
         raise ContractBroken("a reply that is no JSON") from None
+
+
+def _check_frame(reply: Any) -> None:
     if not isinstance(reply, dict):
         raise ContractBroken(f"a reply that is no JSON object but a {type(reply).__name__}")
-    if reply.get("error") is not None:
+    if not _says_nothing(reply.get("error")):
         raise ContractBroken("a success status with an error in the reply")
-    return reply
+
+
+def _says_nothing(error: Any) -> bool:
+    """Whether an ``error`` is none: null, "", {}, [], false, or an object whose fields are all like that."""
+    return not error or (isinstance(error, dict) and not any(error.values()))
+
+
+def _is_list_of_items(reply: Any) -> bool:
+    """Whether it is ``data`` itself, as llama-server's ``/embeddings`` without ``/v1`` answers."""
+    return isinstance(reply, list) and bool(reply) and all(isinstance(item, dict) for item in reply)
 
 
 def _loads(body: bytes) -> Any:
@@ -155,11 +201,8 @@ def _rows(reply: dict[str, Any], count: int) -> list[Any]:
     if len(data) != count:
         raise ContractBroken(f"{len(data)} vectors for {count} texts")
     rows: list[Any] = [_MISSING] * count
-    for item in data:
-        if not isinstance(item, dict):
-            raise ContractBroken("an item of data that is no object")
-        index = item.get("index")
-        if type(index) is not int or not 0 <= index < count:
+    for item, index in zip(data, _indexes(data), strict=True):
+        if not 0 <= index < count:
             raise ContractBroken(f"an item of data whose index is not one of 0..{count - 1}")
         if rows[index] is not _MISSING:
             raise ContractBroken(f"two vectors for index {index}")
@@ -168,6 +211,40 @@ def _rows(reply: dict[str, Any], count: int) -> list[Any]:
 
 
 _MISSING = object()
+
+
+def _indexes(data: list[Any]) -> list[int]:
+    """Whose the items are: as they say; as they stand, where none says it; the one left, where one does not."""
+    told: list[int | None] = []
+    for item in data:
+        if not isinstance(item, dict):
+            raise ContractBroken("an item of data that is no object")
+        told.append(_index(item.get("index")))
+    silent = told.count(None)
+    if silent == len(told):
+        return list(range(len(told)))
+    if silent > 1:
+        raise ContractBroken(f"{silent} of {len(told)} items of data without an index")
+    left = set(range(len(told))).difference(told)
+    return [min(left, default=-1) if index is None else index for index in told]
+
+
+def _index(index: Any) -> int | None:
+    """An index, in whatever type it came; -1 for what is none."""
+    if type(index) is int or index is None:
+        return index
+    if isinstance(index, float) and index.is_integer():
+        return int(index)
+    if isinstance(index, str) and index.isascii() and index.isdigit() and len(index) < 10:
+        return int(index)
+    return -1
+
+
+def _unnested(rows: list[Any]) -> list[Any]:
+    """The vectors, where all are nested once, as llama-server's own endpoint gives them: ``[[0.1, …]]``."""
+    if all(type(row) is list and len(row) == 1 and type(row[0]) is list for row in rows):
+        return [row[0] for row in rows]
+    return rows
 
 
 def _from_numbers(rows: list[Any], body: bytes) -> Matrix:
@@ -238,9 +315,10 @@ def _decoded(row: str, position: int) -> bytes:
     try:
         raw = pybase64.b64decode(row, validate=True)
     except ValueError:
-        raise ContractBroken("a vector in broken base64", position=position) from None
+        raise ContractBroken("a vector in broken base64", position=position, misread=True) from None
     if len(raw) % 4:
-        raise ContractBroken(f"a base64 vector of {len(raw)} bytes, no multiple of 4", position=position)
+        what = f"a base64 vector of {len(raw)} bytes, no multiple of 4"
+        raise ContractBroken(what, position=position, misread=True)
     return raw
 
 
@@ -250,33 +328,13 @@ def _refuse_booleans(rows: list[Any]) -> None:
             raise ContractBroken("a bool among the numbers of a vector", position=position)
 
 
-def _check_numbers(matrix: Matrix, *, base64: bool) -> None:
+def _check_numbers(matrix: Matrix, coded: list[bool]) -> None:
     peaks = np.abs(matrix).max(axis=1)  # NaN where there is one
-    if base64 and not plausible(peaks):
-        raise ContractBroken("base64 that holds no vectors of 32-bit floats")
+    if any(coded) and not plausible(peaks[coded]):
+        raise ContractBroken(NOT_FLOAT32, misread=True, cure=OF_FLOAT32)
     finite = np.isfinite(peaks)
     if not finite.all():
         raise ContractBroken("a vector with NaN, infinity or null in it", position=int(np.argmin(finite)))
-
-
-def plausible(peaks: NDArray[np.float32]) -> bool:
-    """Whether vectors that came in base64 may be vectors, by the largest number in each.
-
-    float32 in the other byte order is large or small by many powers of ten; zeros and NaN have their own meaning.
-    """
-    return not bool(((peaks > 1e6) & np.isfinite(peaks)).any() or ((peaks > 0) & (peaks < 1e-9)).any())
-
-
-def near(one: Matrix, other: Matrix) -> bool:
-    """Whether two vectors may be those of one text.
-
-    Servers with several slots give a text a slightly different vector each time (llama.cpp: 3.4e-3 in a number), so
-    near is enough: a misread vector is far.
-    """
-    if one.shape != other.shape:
-        return False
-    length = np.linalg.norm(one.astype(np.float64))
-    return bool(length > 0 and np.linalg.norm(one.astype(np.float64) - other) <= 0.05 * length)
 
 
 def models(body: bytes) -> list[str]:

@@ -9,6 +9,7 @@ from typing import Literal
 from urllib.parse import urlsplit
 
 from embedwire._http.backoff import retry_after
+from embedwire._http.fields import spoken_of
 from embedwire._http.gateways import GATEWAY, SLOW_DOWN, SMALLER, gateway_verdict
 from embedwire._http.records import Action, Fault, Patience
 from embedwire._http.verdicts import Context, Verdict
@@ -28,8 +29,10 @@ PROXY_CURE = "Put them into the proxy's URL: proxy='http://user:password@…'."
 
 def status_verdict(reply: Reply, seen: Context) -> Verdict:
     """What a reply means that is no success."""
-    words = said(reply.body)
-    return by_words(reply.status, reply.headers, words, seen, plain=reply.body[:2000], reused=reply.reused)
+    words, begin = said(reply.body), reply.body[:2000]
+    verdict = by_words(reply.status, reply.headers, words, seen, plain=begin, reused=reply.reused)
+    spoken = spoken_of(reply.status, reply.body)
+    return replace(verdict, fault=replace(verdict.fault, spoken=spoken))
 
 
 def by_words(

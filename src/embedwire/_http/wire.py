@@ -74,7 +74,7 @@ def encode(
     encoding: str | None,
     dimensions: int | None,
 ) -> bytes:
-    """The body of one request, with further fields (a JSON object). Texts are sent as they are."""
+    """The body of one request, with further fields (a JSON object). Texts are sent as they are; None is left out."""
     body: dict[str, Any] = {"input": texts}
     if encoding is not None:
         body["encoding_format"] = encoding

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict, deque
 
-from embedwire._http.embed import LONGEST_SAMPLE
+from embedwire._http.attempt import LONGEST_SAMPLE
 from embedwire._queue.records import Batch, Call, Item, Route
 from embedwire._servers.sizes import Limits, least
 from embedwire._servers.tuner import PER_TEXT

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 from dataclasses import replace
 
-from embedwire._http.records import Action, Fault, Matrix, Refused, Vectors
+from embedwire._http.records import Action, Fault, Refused, Vectors
+from embedwire._http.reply import EMBED_AGAIN
 from embedwire._queue.calls import CROWD, Calls, Steps
 from embedwire._queue.lane import Lane
 from embedwire._queue.records import Batch, Call, Item, Whole
@@ -43,19 +44,14 @@ def deliver(batch: Batch, vectors: Vectors, calls: Calls) -> Steps:
             chars = total if len(places) == 1 else sum(len(batch.items[at].text) for at in positions)
             share = chars / total if total else 1 / len(places)
             _count(call.ledger, batch, vectors, len(rows), chars, share)
-            _put(call, rows, matrix if positions == everything else matrix[positions], vectors.sent, calls)
+            if fault := _of_another_model(call, vectors):
+                calls.fail_at(call, call.next_open(), fault, vectors.sent)
+            else:
+                call.put(rows, matrix if positions == everything else matrix[positions])
+                calls.done(call, len(rows))
         del batch.owed[call]
         if not number % CROWD:
             yield
-
-
-def _put(call: Call, rows: list[int], vectors: Matrix, sent: int, calls: Calls) -> None:
-    width = vectors.shape[1]
-    if call.make_room(width):
-        call.put(rows, vectors)
-        calls.done(call, len(rows))
-    else:
-        calls.fail_at(call, call.next_open(), _other_width(call, width), sent)
 
 
 def _count(ledger: Ledger, batch: Batch, vectors: Vectors, texts: int, chars: int, share: float) -> None:
@@ -103,7 +99,7 @@ def _note_refused(batch: Batch, requests: int) -> None:
 
 def _fail_or_part(batch: Batch, fault: Fault, calls: Calls) -> Steps:
     """Fails the callers; a bad reply to several is asked for again first, so that it fails only whose texts did it."""
-    groups = by_caller(wanted(batch)) if fault.error is BadReply else []
+    groups = by_caller(wanted(batch)) if fault.error is BadReply and not fault.exchanged else []
     if len(groups) > 1:
         _put_back(batch, groups, None, bisecting=False)
     else:
@@ -228,12 +224,18 @@ def _of_server(fault: Fault) -> Fault:
     )
 
 
-def _other_width(call: Call, width: int) -> Fault:
-    assert call.matrix is not None  # noqa: S101 - it has a width
+def _of_another_model(call: Call, vectors: Vectors) -> Fault | None:
+    """What is wrong with vectors that cannot stand beside the call's first ones; None where they can."""
+    width = vectors.matrix.shape[1]
+    if not call.make_room(width):
+        assert call.matrix is not None  # noqa: S101 - it has a width
+        what = f"vectors of {width} numbers where this call's first ones have {call.matrix.shape[1]}"
+    elif not call.of_one_model(vectors):
+        what = "vectors of another model than this call's first ones"
+    else:
+        return None
     return Fault(
-        error=BadReply,
-        what=f"vectors of {width} numbers where this call's first ones have {call.matrix.shape[1]}",
-        cure="The model was exchanged meanwhile; embed everything again.",
+        error=BadReply, what=what, cure=f"The model was exchanged meanwhile. {EMBED_AGAIN}", exchanged=True
     )
 
 

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 import numpy as np
 
 from embedwire._http.embed import Visitor
-from embedwire._http.records import NEW, Fault, History, Matrix
-from embedwire._http.reply import normalized
+from embedwire._http.records import NEW, Fault, History, Matrix, Vectors
+from embedwire._http.vectors import normalized
 from embedwire._queue.usage import Ledger
-from embedwire._servers.facts import ModelFacts
+from embedwire._servers.facts import ModelFacts, same_model
 from embedwire._servers.limiter import Sent
 from embedwire._servers.sizes import FormSizes
 from embedwire._servers.slots import Slot, Slots
@@ -65,6 +65,7 @@ class Call:
         "ledger",
         "left",
         "matrix",
+        "models",
         "normalize",
         "offset",
         "open",
@@ -100,6 +101,7 @@ class Call:
         self.cursor = 0  # the first text that may still wait
         self.left = self.count
         self.matrix: Matrix | None = None
+        self.models: tuple[str | None, str | None] = None, None  # that the replies, and the requests, name
         self.rows = bytearray(self.count)  # of OPEN, DONE, FAILED
         self.faults: dict[int, tuple[Fault, int]] = {}  # by row, with the requests that were sent for it
 
@@ -124,6 +126,13 @@ class Call:
         if self.matrix is None:
             self.matrix = np.empty((self.count, width), dtype=np.float32)
         return bool(self.matrix.shape[1] == width)
+
+    def of_one_model(self, vectors: Vectors) -> bool:
+        """Whether vectors may be of the model that this call's first ones are of."""
+        models = vectors.model, vectors.asked
+        known = self.models
+        self.models = known[0] or models[0], known[1] or models[1]
+        return all(map(same_model, known, models))
 
     def put(self, rows: list[int], vectors: Matrix) -> None:
         """Takes the vectors of some texts, as the caller wants them."""

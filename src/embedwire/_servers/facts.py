@@ -82,9 +82,18 @@ class ModelFacts:
     Attributes:
         served: The model that the server serves, where none was named.
         asked_model: Whether the server was asked for that.
+        of: What it served when the rest was learnt.
+        named: The model that its replies name.
         width: Numbers per vector.
         sample: A text and its vector, which came in decimal.
-        base64: Whether base64 was seen to carry vectors like those in decimal.
+        base64: Whether base64 was seen to carry vectors like those in decimal; where nobody asked for base64, whether
+            it pays to ask for it.
+        agrees: Whether base64 was ever seen to carry the vector that came in decimal; where there is no decimal to be
+            had, whether what it carried was a vector.
+        left_out: Fields of a request that the server refuses.
+        only: The one encoding that it takes.
+        innocent: Fields that were suspected, and were not what it refused.
+        cut: Whether it was said that vectors are cut here.
         repeats: What repeats are left.
         throttle: How the server holds requests off.
         seconds: How long a request takes, on the average of late.
@@ -92,18 +101,44 @@ class ModelFacts:
 
     served: str | None = None
     asked_model: bool = False
+    of: str | None = None
+    named: str | None = None
     width: int | None = None
     sample: tuple[str, Any] | None = field(default=None, repr=False)
     base64: bool | None = None
+    agrees: bool | None = None
+    left_out: frozenset[str] = frozenset()
+    only: str | None = None
+    innocent: frozenset[str] = frozenset()
+    cut: bool = False
     repeats: Budget = field(default_factory=Budget)
     throttle: Throttle = field(default_factory=Throttle)
     seconds: float | None = None
 
     def distrust(self) -> None:
-        """The server may be another one: base64 is to be seen anew, beside vectors of its own."""
+        """Another server may answer: base64 is to be seen anew, beside vectors of its own."""
         self.sample = None
         if self.base64:
             self.base64 = None
+
+    def reborn(self) -> None:
+        """The server may have been started anew: with another model, too, of which it is asked where it tells it."""
+        self.distrust()
+        self.asked_model = self.asked_model and self.served is None
+
+    def serves(self, name: str | None) -> bool:
+        """The server serves this model now; whether it is another one than before, of which nothing holds any more."""
+        before, self.of = self.of, name
+        if name is None or before is None or same_model(before, name):
+            return False
+        self.forget()
+        return True
+
+    def forget(self) -> None:
+        """There is another model: what was seen of the last one holds no more."""
+        self.named = self.width = self.sample = self.base64 = self.agrees = self.only = None
+        self.left_out = self.innocent = frozenset()
+        self.cut = False
 
     def succeeded(self, seconds: float, *, at_once: bool) -> None:
         """A request went well after so many seconds, at its first attempt or a later one."""
@@ -111,6 +146,18 @@ class ModelFacts:
             self.repeats.earn()
         self.throttle.accepted()
         self.seconds = seconds if self.seconds is None else 0.7 * self.seconds + 0.3 * seconds
+
+
+def same_model(one: str | None, other: str | None) -> bool:
+    """Whether two names may be those of one model; where one is missing, nothing speaks against it.
+
+    Case says nothing, nor does the tag that Ollama gives to what has none.
+    """
+    return not one or not other or _bare(one) == _bare(other)
+
+
+def _bare(name: str) -> str:
+    return name.casefold().removesuffix(":latest")
 
 
 def _software(headers: Mapping[str, str]) -> str | None:
