@@ -22,9 +22,10 @@ import numpy as np
 import orjson
 
 from embedwire._http.failures import judge
+from embedwire._http.listing import models
 from embedwire._http.messages import screened, to_error
 from embedwire._http.records import Matrix
-from embedwire._http.reply import ContractBroken, decode, models, parse
+from embedwire._http.reply import ContractBroken, decode, parse
 from embedwire._http.vectors import near, plausible
 from embedwire._http.verdicts import Context
 from embedwire._http.wire import Reply

@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from embedwire._http.reply import ContractBroken, decode, models
+from embedwire._http.listing import models
+from embedwire._http.reply import ContractBroken, decode
 from embedwire._http.vectors import convincing
 
 ROWS = [[float(number), number / 8] for number in range(5)]

@@ -15,7 +15,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from embedwire._http.reply import ContractBroken, decode, fit, models, parse
+from embedwire._http.listing import models
+from embedwire._http.reply import ContractBroken, decode, fit, parse
 from embedwire._http.vectors import near, normalized, plausible
 from embedwire._http.wire import encode
 from embedwire._servers.kinds import KINDS, Told

@@ -10,11 +10,12 @@ from dataclasses import replace
 
 from embedwire._http.exchange import Exchange, Request
 from embedwire._http.failures import judge
+from embedwire._http.listing import models, owners
 from embedwire._http.messages import screened
 from embedwire._http.place import Place
 from embedwire._http.ready import seen
 from embedwire._http.records import Action, Fault, History, Refused
-from embedwire._http.reply import ContractBroken, models, owners, parse
+from embedwire._http.reply import ContractBroken, parse
 from embedwire._http.verdicts import Context
 from embedwire._http.wire import Broken, Reply
 from embedwire._servers.facts import ModelFacts, ServerFacts

@@ -335,28 +335,3 @@ def _check_numbers(matrix: Matrix, coded: list[bool]) -> None:
     finite = np.isfinite(peaks)
     if not finite.all():
         raise ContractBroken("a vector with NaN, infinity or null in it", position=int(np.argmin(finite)))
-
-
-def models(body: bytes) -> list[str]:
-    """The names in a reply to ``GET /v1/models``.
-
-    Raises:
-        ContractBroken: The reply is no JSON object.
-    """
-    names = [item.get("id") for item in _models(body)]
-    return [name for name in names if isinstance(name, str) and is_unicode(name)]
-
-
-def owners(body: bytes) -> list[str]:
-    """Who owns those models, which tells the software.
-
-    Raises:
-        ContractBroken: The reply is no JSON object.
-    """
-    names = [item.get("owned_by") for item in _models(body)]
-    return [name for name in names if isinstance(name, str)]
-
-
-def _models(body: bytes) -> list[dict[str, Any]]:
-    data = parse(body).get("data")
-    return [item for item in data if isinstance(item, dict)] if isinstance(data, list) else []

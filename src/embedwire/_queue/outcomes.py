@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from dataclasses import replace
 
-from embedwire._http.records import Action, Fault, Refused, Vectors
+from embedwire._http.records import Action, Fault, Matrix, Refused, Vectors
 from embedwire._http.reply import EMBED_AGAIN
 from embedwire._queue.calls import CROWD, Calls, Steps
 from embedwire._queue.lane import Lane
@@ -44,14 +44,19 @@ def deliver(batch: Batch, vectors: Vectors, calls: Calls) -> Steps:
             chars = total if len(places) == 1 else sum(len(batch.items[at].text) for at in positions)
             share = chars / total if total else 1 / len(places)
             _count(call.ledger, batch, vectors, len(rows), chars, share)
-            if fault := _of_another_model(call, vectors):
-                calls.fail_at(call, call.next_open(), fault, vectors.sent)
-            else:
-                call.put(rows, matrix if positions == everything else matrix[positions])
-                calls.done(call, len(rows))
+            _put(call, rows, matrix if positions == everything else matrix[positions], vectors, calls)
         del batch.owed[call]
         if not number % CROWD:
             yield
+
+
+def _put(call: Call, rows: list[int], some: Matrix, vectors: Vectors, calls: Calls) -> None:
+    """Gives a call its vectors, some of those that came."""
+    if fault := _of_another_model(call, vectors):
+        calls.fail_at(call, call.next_open(), fault, vectors.sent)
+    else:
+        call.put(rows, some)
+        calls.done(call, len(rows))
 
 
 def _count(ledger: Ledger, batch: Batch, vectors: Vectors, texts: int, chars: int, share: float) -> None:
