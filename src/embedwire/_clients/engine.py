@@ -10,9 +10,11 @@ import contextlib
 import os
 import sys
 import time
+from collections.abc import Coroutine
 from dataclasses import replace
+from typing import Any
 
-from embedwire._clients.fitting import Fitting, hand_on
+from embedwire._clients.fitting import Fitting, fit_or_hand_on
 from embedwire._clients.origin import leave, origins_of
 from embedwire._http.messages import to_error
 from embedwire._http.records import Fault, Matrix, Refused
@@ -25,7 +27,8 @@ from embedwire.exceptions import RequestError, UsageError
 
 
 class Engine:
-    """Submits calls to the server of some settings. Its state is the client's calls, and whether it is closed.
+    """Submits calls to the server of some settings. Its state is the client's calls, what fits their
+    long texts, and whether it is closed.
 
     Args:
         settings: The client's arguments.
@@ -83,15 +86,18 @@ class Engine:
             return
         whole: asyncio.Future[Matrix] = self._loop.create_future()
         self._submit(texts, kind, whole, begun, self._settings.max_queued, offset)
-        task = self._loop.create_task(self._fitting(kind, begun).run(whole, texts, offset or 0))
-        self._fittings.add(task)
-        task.add_done_callback(self._fittings.discard)
-        hand_on(task, future, self._loop)
 
-    def _fitting(self, kind: Kind, begun: float) -> Fitting:
+        def run(error: RequestError) -> Coroutine[Any, Any, Matrix]:
+            return self._fitting(texts, kind, begun, offset or 0).run(error)
+
+        fit_or_hand_on(whole, future, run, self._fittings)
+
+    def _fitting(self, texts: list[str], kind: Kind, begun: float, offset: int) -> Fitting:
         settings = self._settings
 
         async def embed(text: str, index: int) -> Matrix:
+            if self._released:
+                raise UsageError(CLOSED)
             future: asyncio.Future[Matrix] = self._loop.create_future()
             self._submit([text], kind, future, begun, sys.maxsize, index)  # its text was let in before
             vector: Matrix = (await future)[0]
@@ -100,10 +106,12 @@ class Engine:
         return Fitting(
             settings.too_long,
             embed,
-            settings.prompts.query if kind == "query" else settings.prompts.document,
-            self._routes[kind].sizes.sizing.lengths,
-            self._ledger,
-            self._target.base_url,
+            texts=texts,
+            offset=offset,
+            prompt=settings.prompts.query if kind == "query" else settings.prompts.document,
+            lengths=self._routes[kind].sizes.sizing.lengths,
+            ledger=self._ledger,
+            server=self._target.base_url,
         )
 
     def _submit(
@@ -190,6 +198,7 @@ class Engine:
         origin = self._origin
         try:
             await origin.server.dispatcher.fail(self._calls, UsageError(CLOSED))
+            await asyncio.gather(*self._fittings, return_exceptions=True)  # each ends as its parts did
             if is_last:
                 await origin.close()
         finally:

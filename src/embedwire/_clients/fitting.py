@@ -5,35 +5,36 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import contextlib
+import copy
 import logging
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, TypeVar
 
 import numpy as np
 
-from embedwire._clients.cutting import cut, pieces
-from embedwire._http.records import Matrix
-from embedwire._http.vectors import normalized
+from embedwire._clients.shortening import Shortening, gathered, off_loop
+from embedwire._http.messages import to_error
+from embedwire._http.records import Fault, Matrix
 from embedwire._queue.records import Future
 from embedwire._queue.usage import Ledger
 from embedwire._servers.lengths import Lengths
 from embedwire._settings.options import TooLong
-from embedwire.exceptions import Completed, RequestError, TextRefused
+from embedwire.exceptions import BadReply, Completed, RequestError, TextRefused
 
 logger = logging.getLogger("embedwire")
 T = TypeVar("T")
 
-AT_ONCE = 32  # texts of one call that are fitted at the same time
-FINE = 0.1  # of the length: so near to the longest text that the server takes is near enough
-UNIT = 1e-3  # by which a vector's length may differ from 1 where the model's vectors have unit length
-
 
 class Fitting:
-    """Embeds what is left of a call whose too long texts were refused. It has no state of its own.
+    """Embeds what is left of a call whose too long texts were refused.
+
+    Its state is the call: its vectors so far, and what failed.
 
     Args:
         how: "truncate" or "average".
         embed: Embeds one text, named in errors by its index.
+        texts: The call's texts.
+        offset: Index of the first one in the caller's list.
         prompt: What stands before each text, and before each part of one.
         lengths: What is known of the longest text.
         ledger: Where it is counted.
@@ -44,6 +45,9 @@ class Fitting:
         self,
         how: TooLong,
         embed: Callable[[str, int], Awaitable[Matrix]],
+        *,
+        texts: list[str],
+        offset: int,
         prompt: str,
         lengths: Lengths,
         ledger: Ledger,
@@ -51,164 +55,169 @@ class Fitting:
     ) -> None:
         self._how = how
         self._embed = embed
+        self._texts = texts
+        self._offset = offset
         self._prompt = prompt
         self._lengths = lengths
+        self._shorten = Shortening(self._embed_part, prompt, lengths)
         self._ledger = ledger
         self._server = server
+        self._done = Completed([], np.empty((0, 0), dtype=np.float32))
+        self._fitted: dict[int, Matrix] = {}  # by index
+        self._failures: dict[int, RequestError] = {}  # by index
+        self._width: int | None = None
 
-    async def run(self, whole: Awaitable[Matrix], texts: list[str], offset: int) -> Matrix:
-        """The vectors of a call.
+    async def run(self, refused: RequestError) -> Matrix:
+        """The vectors of the call.
 
         Args:
-            whole: Its vectors, or its error.
-            texts: Its texts.
-            offset: Index of the first one in the caller's list.
+            refused: What it failed with.
 
         Raises:
-            RequestError: A text got no vector for another reason than its length.
+            RequestError: A text got no vector for another reason than its length, or no part of it did.
         """
+        self._failures = dict(await self._made(lambda: refused.failures))
+        rows: dict[str, list[int]] = {}  # indexes by text: equal ones are fitted once
+        for index, failure in self._failures.items():
+            if _is_too_long(failure):
+                rows.setdefault(self._texts[index - self._offset], []).append(index)
+        if not rows or refused.index not in self._failures:
+            raise refused  # of no text's own, or not of its length
+        done = await self._made(lambda: refused.completed)
+        if done is not None and done.indexes:
+            self._done, self._width = done, done.vectors.shape[1]
+        work = iter(rows.items())
         try:
-            return await whole
-        except TextRefused as error:
-            failures = {index - offset: failure for index, failure in error.failures.items()}
-            if not failures or not all(_is_too_long(failure) for failure in failures.values()):
-                raise
-            done = error.completed
-        rows: dict[int, Matrix] = {}
-        if done is not None:
-            rows = {index - offset: vector for index, vector in zip(done.indexes, done.vectors, strict=True)}
-        refused = list(failures)
-        try:
-            # The first one alone finds out how long the others may be.
-            for some in (
-                refused[:1],
-                *(refused[at : at + AT_ONCE] for at in range(1, len(refused), AT_ONCE)),
-            ):
-                fitted = [self._fit(texts[row], row + offset, failures[row]) for row in some]
-                for row, vector in zip(some, await gathered(fitted), strict=True):
-                    rows[row] = vector
+            # The first one alone finds out how long the others may be; where nothing of it is taken, they are not tried.
+            if await self._fit(*next(work)):
+                await gathered((self._fit(*one) for one in work), len(rows))
         except RequestError as error:
-            error.set_outcome(lambda: _completed(rows, offset), dict)
+            failures = dict(self._failures)
+            error.set_outcome(self._completed, lambda: failures)
             raise
-        return np.stack([rows[row] for row in range(len(texts))])
+        if self._failures:
+            raise self._error()
+        return (await self._made(self._completed)).vectors
 
-    async def _fit(self, text: str, index: int, refused: RequestError) -> Matrix:
-        text = text[len(self._prompt) :]
-        if self._how == "truncate":
-            vector = await self._truncated(text, index, refused)
-            self._note(self._ledger.truncated, "cut")
-            self._ledger.truncated += 1
-            return vector
-        parts = await self._parts(text, index, refused)
-        self._note(self._ledger.averaged, "embedded in parts")
-        self._ledger.averaged += 1
-        return _average(parts)
+    async def _fit(self, text: str, indexes: list[int]) -> bool:
+        """Puts a text's vector into its rows; False where no part of it is short enough."""
+        refused, body = self._failures[indexes[0]], text[len(self._prompt) :]
+        assert isinstance(refused, TextRefused)  # noqa: S101 - it is too long
+        fit = self._shorten.truncated if self._how == "truncate" else self._shorten.averaged
+        try:
+            vector = await fit(body, indexes[0], refused)
+        except RequestError as error:
+            if error.index not in error.failures and error is not refused:
+                raise  # it is not the text's own
+            if _is_too_long(error):
+                return False
+            self._failures[indexes[0]] = error
+            return True
+        for index in indexes:
+            self._fitted[index] = vector
+            del self._failures[index]
+        self._count(len(indexes))
+        return True
 
-    def _note(self, before: int, what: str) -> None:
-        if not before:
-            message = (
-                "%s: a text is longer than the model takes, and was %s (too_long=%r); usage() counts them"
-            )
+    def _count(self, texts: int) -> None:
+        truncated = self._how == "truncate"
+        if truncated:
+            self._ledger.truncated += texts
+        else:
+            self._ledger.averaged += texts
+        if self._how not in self._lengths.told:
+            self._lengths.told.add(self._how)
+            what = "cut" if truncated else "embedded in parts"
+            message = "%s: a text is longer than the model takes, and was %s (too_long=%r); usage() counts such texts"
             logger.warning(message, self._server, what, self._how)
 
-    async def _truncated(self, text: str, index: int, refused: RequestError) -> Matrix:
-        """The vector of as much of a text as the server takes: by its numbers, by what is known, or by trying."""
-        longest, shortest, best = 0, len(text), None  # that was taken, that was refused
-        known = self._lengths.edge
-        edge = known if known is not None and known < len(text) + len(self._prompt) else None
-        size = self._size(shortest, refused)
-        while best is None or shortest - longest > max(1, FINE * shortest):
-            piece = cut(text, size)
-            if not longest < len(piece) < shortest:
-                break
-            outcome = await self._tried(piece, index)
-            if isinstance(outcome, TextRefused):
-                shortest, refused, edge = len(piece), outcome, None
-            else:
-                longest, best = len(piece), outcome
-                if refused.tokens is not None or edge is not None:
-                    break
-            size = (longest + shortest) // 2 if longest else self._size(shortest, refused)
-        if best is None:
-            raise refused
-        self._lengths.found(longest if edge is None else edge)
-        return best
+    async def _embed_part(self, text: str, index: int) -> Matrix:
+        vector = await self._embed(text, index)
+        if self._width not in (None, len(vector)):
+            raise self._other_width(len(vector), index)
+        self._width = len(vector)
+        return vector
 
-    async def _parts(self, text: str, index: int, refused: RequestError) -> list[tuple[Matrix, int]]:
-        """The vectors of a text's parts, and how long each is."""
-        found = pieces(text, self._size(len(text), refused))
-        if len(found) < 2:
-            raise refused
-        parts = await gathered([self._part(piece, index) for piece in found])
-        return [part for some in parts for part in some]
+    def _completed(self) -> Completed:
+        """All vectors so far, in the order of their texts."""
+        fitted = sorted(self._fitted)
+        if not fitted:
+            return self._done
+        indexes = sorted([*self._done.indexes, *fitted])
+        matrix = np.empty((len(indexes), self._width or 0), dtype=np.float32)
+        matrix[np.searchsorted(indexes, self._done.indexes)] = self._done.vectors
+        for place, index in zip(np.searchsorted(indexes, fitted).tolist(), fitted, strict=True):
+            matrix[place] = self._fitted[index]
+        return Completed(indexes, matrix)
 
-    async def _part(self, text: str, index: int) -> list[tuple[Matrix, int]]:
-        outcome = await self._tried(text, index)
-        if isinstance(outcome, TextRefused):
-            return await self._parts(text, index, outcome)
-        self._lengths.found(max(len(text), self._lengths.edge or 0))
-        return [(outcome, len(text))]
+    def _error(self) -> RequestError:
+        """What the call fails with: its first text's own error."""
+        error, failures = copy.copy(self._failures[min(self._failures)]), self._failures
+        error.set_outcome(self._completed, lambda: failures)
+        return error
 
-    async def _tried(self, text: str, index: int) -> Matrix | TextRefused:
-        """The vector of a part of a text, or its refusal for its length."""
-        try:
-            return await self._embed(self._prompt + text, index)
-        except TextRefused as error:
-            if not error.too_long:
-                raise
-            return error
+    def _other_width(self, width: int, index: int) -> RequestError:
+        what = f"vectors of {width} numbers where this call's first ones have {self._width}"
+        fault = Fault(
+            error=BadReply, what=what, cure="The model was exchanged meanwhile; embed everything again."
+        )
+        return to_error(fault, attempts=1, server=self._server, index=index, count=None)
 
-    def _size(self, length: int, refused: RequestError) -> int:
-        """The length to try next, without the prompt."""
-        fixed = len(self._prompt)
-        return max(1, self._lengths.guess(length + fixed, refused.tokens, refused.limit) - fixed)
+    async def _made(self, make: Callable[[], T]) -> T:
+        return await off_loop(len(self._texts), make)
 
 
 def _is_too_long(error: RequestError) -> bool:
     return isinstance(error, TextRefused) and error.too_long
 
 
-def _average(parts: list[tuple[Matrix, int]]) -> Matrix:
-    """The mean of the parts' vectors, weighted by their length; at unit length where they all are."""
-    vectors = np.stack([vector for vector, _ in parts]).astype(np.float64)
-    mean = np.average(vectors, axis=0, weights=[length for _, length in parts]).astype(np.float32)
-    if np.all(np.abs(np.linalg.norm(vectors, axis=1) - 1) < UNIT):
-        mean = normalized(mean[np.newaxis])[0]
-    return mean
+def fit_or_hand_on(
+    whole: asyncio.Future[Matrix],
+    future: Future,
+    run: Callable[[RequestError], Coroutine[Any, Any, Matrix]],
+    tasks: set[asyncio.Task[Matrix]],
+) -> None:
+    """Gives a call's vectors to a future; where a text was refused, what is made of that.
+
+    Args:
+        whole: The call's; cancelled where the future is.
+        future: The caller's.
+        run: The call's error → its vectors.
+        tasks: Where what runs is kept.
+    """
+    loop = whole.get_loop()
+
+    def done(whole: asyncio.Future[Matrix]) -> None:
+        if whole.cancelled() or not isinstance(error := whole.exception(), RequestError) or future.done():
+            _hand_on(whole, future)
+            return
+        task = loop.create_task(run(error))
+        tasks.add(task)
+        task.add_done_callback(tasks.discard)
+        task.add_done_callback(lambda task: _hand_on(task, future))
+        _cancel_with(future, task)
+
+    whole.add_done_callback(done)
+    _cancel_with(future, whole)
 
 
-def _completed(rows: dict[int, Matrix], offset: int) -> Completed:
-    done = sorted(rows)
-    vectors = np.stack([rows[row] for row in done]) if done else np.empty((0, 0), dtype=np.float32)
-    return Completed([row + offset for row in done], vectors)
-
-
-def hand_on(task: asyncio.Task[Matrix], future: Future, loop: asyncio.AbstractEventLoop) -> None:
-    """Gives a task's result to a future, and the future's cancellation to the task."""
-
-    def end(task: asyncio.Task[Matrix]) -> None:
-        with contextlib.suppress(asyncio.InvalidStateError, concurrent.futures.InvalidStateError):
-            if task.cancelled():
-                future.cancel()
-            elif (error := task.exception()) is not None:
-                future.set_exception(error)
-            else:
-                future.set_result(task.result())
+def _cancel_with(future: Future, work: asyncio.Future[Matrix]) -> None:
+    """Cancels some work where nobody waits for it any more."""
 
     def cancel(future: Future) -> None:
         if future.cancelled():
             with contextlib.suppress(RuntimeError):  # the loop has ended
-                loop.call_soon_threadsafe(task.cancel)
+                work.get_loop().call_soon_threadsafe(work.cancel)
 
-    task.add_done_callback(end)
     future.add_done_callback(cancel)
 
 
-async def gathered(work: list[Coroutine[Any, Any, T]]) -> list[T]:
-    """What all give; the rest is cancelled where one fails."""
-    tasks = [asyncio.ensure_future(one) for one in work]
-    try:
-        return await asyncio.gather(*tasks)
-    finally:
-        for task in tasks:
-            task.cancel()
+def _hand_on(work: asyncio.Future[Matrix], future: Future) -> None:
+    """Ends a future as some work ended."""
+    with contextlib.suppress(asyncio.InvalidStateError, concurrent.futures.InvalidStateError):
+        if work.cancelled():
+            future.cancel()
+        elif (error := work.exception()) is not None:
+            future.set_exception(error)
+        else:
+            future.set_result(work.result())

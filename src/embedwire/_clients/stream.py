@@ -266,7 +266,7 @@ class _Feeder:
 
 def _rest(error: RequestError, skipped: dict[int, RequestError] | None) -> Iterator[Piece]:
     """The vectors around the texts that failed; raises where these are not to be skipped."""
-    if skipped is None or not error.failures or error.completed is None:
+    if skipped is None or error.index not in error.failures or error.completed is None:
         raise error
     skipped.update(error.failures)
     indexes, vectors = error.completed.indexes, error.completed.vectors

@@ -134,7 +134,7 @@ def _about_the_rate(case: _Case) -> Verdict | None:
     if means.too_large:
         cure = f"{SMALLER} or shorter texts."
         what = f"the request has too many tokens for the server's limit ({status})"
-        fault = replace(fault, error=TextRefused, what=what, cure=cure, of_size="chars")
+        fault = replace(fault, error=TextRefused, what=what, cure=cure, of_size="chars", too_long=True)
         return Verdict(action=Action.SPLIT, fault=fault)
     # Gemini's free tier says so of a limit per minute, too, and then how long to wait.
     if means.used_up and fault.retry_after is None:

@@ -166,6 +166,8 @@ def _unwanted(item: Item, call: Call) -> None:
         return
     batch.wanted -= 1
     if not batch.wanted and batch.task is not None:
+        before = batch.history.sent
+        call.ledger.sent(batch.sent - before, 1, again=before > 0)  # who leaves last pays
         batch.task.cancel()
 
 

@@ -140,8 +140,18 @@ class Lane:
         )
 
     def _move(self, batch: Batch, call: Call, load: _Load, now: float) -> bool:
-        """Moves a call's waiting texts into a batch; True once it can carry no more."""
+        """Moves a call's waiting texts into a batch; True once it can carry no more.
+
+        A text that travels alone is put aside, to be sent next, so that it does not make the batch a small one.
+        """
+        aside = 0
         for item in call.waiting(now):
+            if aside < len(batch.items) and load.sends_alone(item.text):
+                part = Batch(self, batch.kind, since=self.successes)
+                part.add(item)
+                self.parts[batch.kind].append(part)
+                aside += 1
+                continue
             if not load.takes(item.text):
                 return True
             batch.add(item)
@@ -167,10 +177,14 @@ class _Load:
         """Whether there is room for no other text, however short."""
         return self._alone or self._texts == self._limits.texts
 
+    def sends_alone(self, text: str) -> bool:
+        """Whether a text may be too long for the server, so that a refusal should cost no other text a request."""
+        return self._limits.alone is not None and len(text) >= self._limits.alone
+
     def takes(self, text: str) -> bool:
         """Takes a text in, where it fits; the first one always does."""
         limits, chars, work = self._limits, self._chars + len(text), self._work + len(text) + PER_TEXT
-        alone = limits.alone is not None and len(text) >= limits.alone
+        alone = self.sends_alone(text)
         if self._texts:
             if alone or (limits.chars is not None and chars > limits.chars):
                 return False

@@ -11,7 +11,6 @@ from embedwire._queue.calls import CROWD, Calls, Steps
 from embedwire._queue.lane import Lane
 from embedwire._queue.records import Batch, Call, Item, Whole
 from embedwire._queue.splitting import by_caller, parts, wanted
-from embedwire._queue.usage import Ledger
 from embedwire.exceptions import BadReply, RequestTimeout, ServerRefused, TextRefused
 
 REFUSED_IN_A_ROW = 16  # texts refused alone, one after another: then it is the server, not the texts
@@ -40,10 +39,9 @@ def deliver(batch: Batch, vectors: Vectors, calls: Calls) -> Steps:
         lane.forget(item)
     batch.owed = dict.fromkeys(places)
     for number, (call, (rows, positions)) in enumerate(places.items(), 1):
+        chars = total if len(places) == 1 else sum(len(batch.items[at].text) for at in positions)
+        _count(call, batch, vectors, len(rows), chars, chars / total if total else 1 / len(places))
         if call.open:
-            chars = total if len(places) == 1 else sum(len(batch.items[at].text) for at in positions)
-            share = chars / total if total else 1 / len(places)
-            _count(call.ledger, batch, vectors, len(rows), chars, share)
             _put(call, rows, matrix if positions == everything else matrix[positions], vectors, calls)
         del batch.owed[call]
         if not number % CROWD:
@@ -59,9 +57,11 @@ def _put(call: Call, rows: list[int], some: Matrix, vectors: Vectors, calls: Cal
         calls.done(call, len(rows))
 
 
-def _count(ledger: Ledger, batch: Batch, vectors: Vectors, texts: int, chars: int, share: float) -> None:
-    requests = vectors.sent - batch.history.sent
-    ledger.sent(requests, requests - (not batch.history.sent), share)
+def _count(call: Call, batch: Batch, vectors: Vectors, texts: int, chars: int, share: float) -> None:
+    """Counts a request that went well; who left meanwhile pays a share, too, and has no vectors of it."""
+    before, ledger = batch.history.sent, call.ledger
+    ledger.sent(vectors.sent - before, share, again=before > 0)
+    texts, chars = (texts, chars) if call.open else (0, 0)
     ledger.embedded(texts, chars, vectors.tokens, vectors.seconds, share)
 
 
@@ -96,10 +96,14 @@ def _refuse_text(item: Item, batch: Batch, fault: Fault, calls: Calls) -> Steps:
 
 
 def _note_refused(batch: Batch, requests: int) -> None:
-    """Counts the requests that came to nothing, for their callers in equal parts."""
-    callers = batch.callers()
-    for call in callers:
-        call.ledger.sent(requests, requests - (not batch.history.sent), 1 / len(callers))
+    """Counts the requests that came to nothing, for their callers."""
+    chars: dict[Call, int] = {}
+    for item in batch.items:
+        for call, _ in item.owners:
+            chars[call] = chars.get(call, 0) + len(item.text)
+    total = sum(chars.values())
+    for call, some in chars.items():
+        call.ledger.sent(requests, some / total if total else 1 / len(chars), again=batch.history.sent > 0)
 
 
 def _fail_or_part(batch: Batch, fault: Fault, calls: Calls) -> Steps:
@@ -213,7 +217,7 @@ def _fail_text(item: Item, batch: Batch, fault: Fault, calls: Calls) -> Steps:
 
 def _refuses_everything(lane: Lane, fault: Fault) -> bool:
     """Whether it is the server, not this text: else a wrong setting would cost a request for every text."""
-    if fault.of_text:
+    if fault.of_text or fault.too_long:
         return False
     lane.refused += 1
     if fault.harmful:

@@ -5,20 +5,23 @@ from __future__ import annotations
 import datetime
 from dataclasses import dataclass
 
+EXACT = 6  # digits of a share
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Usage:
     """What a client had embedded so far, and what that took.
 
     Where callers of several clients shared a request, each one's share of its tokens, requests and seconds is by
-    characters. Questions about the server (``/health``, ``/v1/models``, …) do not count.
+    characters: the shares of all add up to the whole. Questions about the server (``/health``, ``/v1/models``, …) do
+    not count; the word that ``wait_ready`` embeds does.
 
     Attributes:
         texts: Texts that got a vector; equal ones travel once and count each, and so do the parts of a long one.
         characters: Characters in them, prompts included.
         tokens: Tokens that the server counted; None where it never told.
-        requests: Requests sent, failed ones included.
-        repeats: Those of them that sent texts again.
+        requests: Requests sent, failed and cancelled ones included; a fraction where some were shared.
+        repeats: Those of them that sent texts again, or parts of long ones.
         seconds: What the requests that went well took, added up; several at once take more than the clock shows.
         truncated: Texts that were cut, see ``too_long=``.
         averaged: Texts that were embedded in parts, see ``too_long=``.
@@ -28,8 +31,8 @@ class Usage:
     texts: int
     characters: int
     tokens: int | None
-    requests: int
-    repeats: int
+    requests: float
+    repeats: float
     seconds: float
     truncated: int
     averaged: int
@@ -49,10 +52,16 @@ class Ledger:
         self._requests = self._repeats = self._seconds = 0.0
         self.truncated = self.averaged = 0
 
-    def sent(self, requests: int, repeats: int, share: float) -> None:
-        """So many requests were sent, of which this client has a share."""
+    def sent(self, requests: int, share: float, *, again: bool) -> None:
+        """So many requests were sent for the same texts, of which this client has a share.
+
+        Args:
+            requests: They; 0 where there were none after all.
+            share: This client's.
+            again: The first one of them is a repeat, too.
+        """
         self._requests += requests * share
-        self._repeats += repeats * share
+        self._repeats += max(0, requests - (not again)) * share
 
     def embedded(self, texts: int, characters: int, tokens: int | None, seconds: float, share: float) -> None:
         """A request went well.
@@ -76,8 +85,8 @@ class Ledger:
             texts=self._texts,
             characters=self._characters,
             tokens=None if self._tokens is None else round(self._tokens),
-            requests=round(self._requests),
-            repeats=round(self._repeats),
+            requests=round(self._requests, EXACT),
+            repeats=round(self._repeats, EXACT),
             seconds=self._seconds,
             truncated=self.truncated,
             averaged=self.averaged,
