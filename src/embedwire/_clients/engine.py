@@ -27,8 +27,9 @@ from embedwire.exceptions import RequestError, UsageError
 
 
 class Engine:
-    """Submits calls to the server of some settings. Its state is the client's calls, what fits their
-    long texts, and whether it is closed.
+    """Submits calls to the server of some settings.
+
+    Its state is the client's calls, what fits their long texts, and whether it is closed.
 
     Args:
         settings: The client's arguments.

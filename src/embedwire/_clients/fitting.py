@@ -88,7 +88,7 @@ class Fitting:
             self._done, self._width = done, done.vectors.shape[1]
         work = iter(rows.items())
         try:
-            # The first one alone finds out how long the others may be; where nothing of it is taken, they are not tried.
+            # The first one alone finds out how long the others may be; where nothing of it is taken, none is tried.
             if await self._fit(*next(work)):
                 await gathered((self._fit(*one) for one in work), len(rows))
         except RequestError as error:
