@@ -11,7 +11,7 @@ from embedwire._queue.calls import CROWD, Calls, Steps
 from embedwire._queue.lane import Lane
 from embedwire._queue.records import Batch, Call, Item, Whole
 from embedwire._queue.splitting import by_caller, parts, wanted
-from embedwire.exceptions import BadReply, RequestTimeout, ServerRefused, TextRefused
+from embedwire.exceptions import BadReply, ServerRefused, TextRefused
 
 REFUSED_IN_A_ROW = 16  # texts refused alone, one after another: then it is the server, not the texts
 REFUSED_AT_FIRST = 4  # the same, before any text was accepted
@@ -165,7 +165,7 @@ def _may_be_one_texts(batch: Batch, fault: Fault) -> bool:
     lane, history = batch.lane, batch.history
     return (
         fault.harmful
-        and fault.error is not RequestTimeout
+        and not fault.timed_out
         and history.breaks > 1
         and history.failures >= lane.route.form.retry.attempts
         and lane.accepted
