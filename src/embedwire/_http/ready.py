@@ -22,6 +22,7 @@ logger = logging.getLogger("embedwire")
 
 POLL_LEAST, POLL_MOST = 0.1, 2.0  # seconds between two questions to a server that is not ready
 LOADING_WAIT = 120.0  # seconds to wait for a loading model where the timeouts set no total
+TICK = 0.001  # seconds: a clock may tell no less, and a wait for less would go round for ever
 _HOPELESS = {Break.NAME, Break.TLS, Break.PLAIN, Break.NOT_HTTP}  # waiting does not help
 
 
@@ -100,7 +101,7 @@ class Ready:
             patience, knob = self._patience(fault, timeouts)
             limit, last = since + patience, until()
             end = limit if last is None else min(limit, last)
-            if end <= now():
+            if end - now() < TICK:
                 if fault.patience == "gone" and self._loads() and end == limit:
                     fault = self.why_not()  # it was gone, is back, and loads its model: that may take longer
                     continue
