@@ -81,6 +81,6 @@ def finish(process: subprocess.Popen[str], timeout: float = 60) -> str:
         process.kill()
         out, err = process.communicate()
         pytest.fail(f"the process hung; {out} {err}")
-    assert err == ""
+    assert err == "", err
     assert process.returncode == 0
     return out

@@ -156,7 +156,7 @@ class TestPaths:
             info = client.server_info()
             assert (info.url, info.model) == (server.url, "the-model")
 
-    @pytest.mark.parametrize("page", [b"<html>Open WebUI</html>", b'[{"index":0,"embedding":[[1.0,2.0]]}]'])
+    @pytest.mark.parametrize("page", [b"<html>Open WebUI</html>", b'{"embeddings":[[1.0,2.0]]}'])
     async def test_a_page_or_another_form_before_the_version(self, page: bytes) -> None:
         """Behind a prefix a web page, or llama.cpp's own form of a reply, leads on to the path with /v1."""
 

@@ -25,7 +25,7 @@ PRELUDE = """
         return [f"{who} {number}" for number in range(count)]
 
     def make(kind=SharedEmbeddingClient, **arguments):
-        return kind(URL, **{"model": "m", "encoding": "float", **arguments})
+        return kind(URL, **{"model": "test-model", "encoding": "float", **arguments})
 """
 # From Python 3.12 on, forking a process that has threads warns, whoever forks.
 CALM = ["-W", "error", "-W", "ignore:This process:DeprecationWarning"]

@@ -151,7 +151,7 @@ class TestRetries:
     @pytest.mark.parametrize(
         ("answer", "error"),
         [
-            (Answer.error(400, "no", error_type="invalid_request_error"), TextRefused),
+            (Answer.error(400, "no", error_type="invalid_request_error"), ServerRefused),
             (Answer.error(401, "Invalid API Key", error_type="authentication_error"), AuthenticationFailed),
             (Answer.error(403, "no"), AuthenticationFailed),
             (Answer.error(404, "File Not Found", error_type="not_found_error"), ServerRefused),
@@ -342,7 +342,7 @@ class TestLog:
             400, f"cannot embed {orjson.dumps(request.texts).decode()}, {request.headers['authorization']}"
         )
         async with own(server, api_key=KEY) as client:
-            with pytest.raises(TextRefused, match="withheld") as failed:
+            with pytest.raises(ServerRefused, match="withheld") as failed:
                 await client.embed_query(SECRET)
         assert KEY not in str(failed.value)
         assert SECRET[:12] not in str(failed.value)

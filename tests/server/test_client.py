@@ -376,5 +376,5 @@ class TestReady:
         server.script = lambda request: (
             None if request.path == "/health" else Answer.error(401, "Invalid API Key")
         )
-        with pytest.raises(RequestError, match="does not accept the key"):
+        with pytest.raises(RequestError, match="asks for a key, and none was sent"):
             await open_doors().wait_ready(60)

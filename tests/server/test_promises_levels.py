@@ -475,7 +475,7 @@ def test_a_fork_while_a_question_is_asked(
         f"""
         import time
 
-        client = make(model={None if question == "/v1/models" else "m"!r})
+        client = make(model={None if question == "/v1/models" else "test-model"!r})
         thread = threading.Thread(target=lambda: client.embed(texts("parent", 120)))
         thread.start()
         while not os.path.exists("fork"):

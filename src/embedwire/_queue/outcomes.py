@@ -131,9 +131,13 @@ def _try_one(batch: Batch) -> bool:
     if len(batch.items) == 1 or batch.history.bisecting or (lane.refused and not lane.trying):
         lane.refused, lane.trying = lane.refused + 1, False
         return False
-    one = [] if lane.trying else [min(reversed(items), key=_dubious)]
+    if lane.trying:
+        lane.parts[batch.kind].append(_part(batch, items, None, bisecting=True))
+    else:
+        one = min(reversed(items), key=_dubious)
+        rest = [item for item in items if item is not one]
+        _put_back(batch, [part for part in ([one], rest) if part], None, bisecting=True)
     lane.trying = True
-    _put_back(batch, [one, [item for item in items if item not in one]], None, bisecting=True)
     return True
 
 
@@ -196,12 +200,16 @@ def _divide(batch: Batch, fault: Fault) -> None:
 
 def _put_back(batch: Batch, divided: list[list[Item]], whole: Whole | None, *, bisecting: bool) -> None:
     """In front of all else that waits: one failure is got to the bottom of before the next."""
+    for items in reversed(divided):
+        batch.lane.parts[batch.kind].appendleft(_part(batch, items, whole, bisecting=bisecting))
+
+
+def _part(batch: Batch, items: list[Item], whole: Whole | None, *, bisecting: bool) -> Batch:
     history = replace(batch.history, bisecting=bisecting)
-    for items in reversed([part for part in divided if part]):
-        part = Batch(batch.lane, batch.kind, history=history, since=batch.since, whole=whole)
-        for item in items:
-            part.add(item)
-        batch.lane.parts[batch.kind].appendleft(part)
+    part = Batch(batch.lane, batch.kind, history=history, since=batch.since, whole=whole)
+    for item in items:
+        part.add(item)
+    return part
 
 
 def _fail_text(item: Item, batch: Batch, fault: Fault, calls: Calls) -> Steps:
@@ -217,7 +225,7 @@ def _fail_text(item: Item, batch: Batch, fault: Fault, calls: Calls) -> Steps:
 
 def _refuses_everything(lane: Lane, fault: Fault) -> bool:
     """Whether it is the server, not this text: else a wrong setting would cost a request for every text."""
-    if fault.of_text or fault.too_long:
+    if fault.of_text or (fault.too_long and lane.accepted):
         return False
     lane.refused += 1
     if fault.harmful:
