@@ -182,6 +182,24 @@ class TestAtOnce:
             await ended(again, other)
             assert right(again.result(), texts)
 
+    @pytest.mark.parametrize("concurrency", [1, 2, 5])
+    async def test_base64_is_confirmed_after_a_pause(self, concurrency: int, here: EmbeddingServer) -> None:
+        """While the request that confirms base64 pauses, those that wait for its outcome hold no slot."""
+        failed: list[Request] = []
+
+        def script(request: Request) -> Answer | None:
+            if request.embeds and request.json["encoding_format"] == "float" and not failed:
+                failed.append(request)
+                return Answer.error(503, "busy")
+            return None
+
+        here.script = script
+        async with own(here, encoding="base64", concurrency=concurrency, batch_size=1) as client:
+            call = asyncio.ensure_future(client.embed(numbered(20)))
+            await ended(call)
+            assert right(call.result(), numbered(20))
+            assert failed
+
     @pytest.mark.parametrize("busy", [False, True])
     async def test_clients_are_closed_one_after_the_other(self, busy: bool, here: EmbeddingServer) -> None:
         """Every call ends, in whatever moment of another visitor's end its client is closed."""

@@ -105,10 +105,16 @@ class Sending:
         look like vectors.
         """
         facts = job.model
-        async with self._confirming.setdefault(facts, asyncio.Lock()):
+        confirming = self._confirming.setdefault(facts, asyncio.Lock())
+        if confirming.locked():
+            slot.give_back()  # who confirms may be without one
+        async with confirming:
             told = vectors.matrix.any(axis=1)
-            if facts.agrees is not None or not told.any():
-                return facts.agrees is not False
+            if facts.agrees or (facts.agrees is None and not told.any()):
+                return True
+            await slot.take_again(job.kind)
+            if facts.agrees is False:
+                return False
             position = min(np.flatnonzero(told).tolist(), key=lambda place: len(job.texts[place]))
             form = replace(job.form, encoding="float")
             one = replace(job, form=form, texts=[job.texts[position]], spare=False, history=NEW)
