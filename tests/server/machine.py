@@ -13,7 +13,7 @@ import random
 import socket
 from collections import deque
 from collections.abc import Callable, Coroutine
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 from unittest import mock
 
@@ -123,7 +123,8 @@ class Asked:
     who: str
     client: EmbeddingClient
     texts: list[str]
-    task: asyncio.Task[Any]
+    task: asyncio.Task[Any] = field(init=False)
+    begun: bool = False
     given_up: bool = False
 
 
@@ -207,7 +208,8 @@ class Machine(RuleBasedStateMachine):
 
     def allowed(self) -> int:
         """The smallest concurrency among those with open calls."""
-        numbers = [CLIENTS[asked.who]["concurrency"] for asked in self.asked if not asked.task.done()]
+        there = [asked.who for asked in self.asked if asked.begun and not asked.task.done()]
+        numbers = [CLIENTS[who]["concurrency"] for who in there]
         return min(numbers, default=3)
 
     # What happens
@@ -224,14 +226,19 @@ class Machine(RuleBasedStateMachine):
 
         async def begin() -> None:
             for some in texts:
-                task = asyncio.create_task(self.ask(client, some, kind))
-                self.asked.append(Asked(who, client, some, task))
+                asked = Asked(who, client, some)
+                asked.task = asyncio.create_task(self.ask(asked, kind))
+                self.asked.append(asked)
             await asyncio.sleep(0)
 
         self.run(begin())
 
-    async def ask(self, client: EmbeddingClient, texts: list[str], kind: Any) -> Any:
+    async def ask(self, asked: Asked, kind: Any) -> Any:
         """One call, which is turned away only where there is no room."""
+        client, texts = asked.client, asked.texts
+        # Somebody's end may have let others have more, a moment before this call came.
+        self.before = max(self.before or 0, self.allowed())
+        asked.begun = True
         try:
             return await client.embed_array(texts, kind)
         except Overloaded:
