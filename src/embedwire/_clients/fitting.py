@@ -145,7 +145,8 @@ class Fitting:
             return self._done
         indexes = sorted([*self._done.indexes, *fitted])
         matrix = np.empty((len(indexes), self._width or 0), dtype=np.float32)
-        matrix[np.searchsorted(indexes, self._done.indexes)] = self._done.vectors
+        if self._done.indexes:
+            matrix[np.searchsorted(indexes, self._done.indexes)] = self._done.vectors
         for place, index in zip(np.searchsorted(indexes, fitted).tolist(), fitted, strict=True):
             matrix[place] = self._fitted[index]
         return Completed(indexes, matrix)
