@@ -5,6 +5,8 @@ from __future__ import annotations
 from embedwire._http.records import Fault, History
 from embedwire._queue.records import Batch, Item
 
+FEW = 4  # one in so many texts
+
 
 def wanted(batch: Batch) -> list[Item]:
     """The texts of a batch that somebody still wants."""
@@ -23,6 +25,10 @@ def parts(batch: Batch, fault: Fault, history: History) -> list[list[Item]]:
     suspect = None if fault.position is None else batch.items[fault.position]
     if suspect in items:
         return [part for part in ([item for item in items if item is not suspect], [suspect]) if part]
+    if fault.too_long:
+        if history.sent == 1 and (long := outliers(items)):
+            return [[item for item in items if item not in long], *([item] for item in long)]
+        items = sorted(items, key=lambda item: len(item.text))
     # What harms the server is not tried out on it more often than it must be: by caller, then in ever more parts.
     harms = history.timeouts + history.breaks if fault.harmful else 1
     if harms > 1 and len(groups := by_caller(items)) > 1:
@@ -30,6 +36,13 @@ def parts(batch: Batch, fault: Fault, history: History) -> list[list[Item]]:
     pieces = 2 ** max(1, harms)
     size = max(1, min(fault.max_texts or len(items), (len(items) + pieces - 1) // pieces))
     return [items[at : at + size] for at in range(0, len(items), size)]
+
+
+def outliers(items: list[Item]) -> list[Item]:
+    """The few that are far longer than the rest; none where there is no such gap."""
+    half = max(len(item.text) for item in items) / 2
+    long = [item for item in items if len(item.text) > half]
+    return long if len(long) <= len(items) / FEW else []
 
 
 def by_caller(items: list[Item]) -> list[list[Item]]:
