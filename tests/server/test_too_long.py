@@ -345,19 +345,20 @@ class TestFailures:
 
     async def test_of_the_server_in_a_stream(self, here: EmbeddingServer) -> None:
         """A stream that skips texts at fault does not skip those that a server's failure left without a vector."""
-        first = True
+        refused = 0
 
         def script(request: Request) -> Answer | None:
-            nonlocal first
-            if not request.embeds or first:
-                first = not request.embeds
-                return Answer.too_large(600, 512) if request.embeds else None
-            return Answer.too_large(600, 512) if "bad" in request.texts else Answer.error(401, "no")
+            nonlocal refused
+            if "bad" in request.texts:
+                refused += 1
+                return Answer.too_large(600, 512)
+            return Answer.error(401, "no") if refused == 3 else None  # once it was refused alone
 
-        here.script = script
+        here.script = lambda request: script(request) if request.embeds else None
         async with own(here, batch_size=4, concurrency=1) as client:
             with pytest.raises(AuthenticationFailed):
-                [piece async for piece in client.stream(["bad", "a", "b", "c"], on_error="skip")]
+                [piece async for piece in client.stream(["long one", "bad", "another", "the last"], on_error="skip")]
+            assert refused == 3
 
     async def test_index_in_a_stream(self) -> None:
         """A stream names a text by its place in the whole, and goes on past it."""

@@ -64,10 +64,7 @@ class Shortening:
         least, most, best, tries = 0, len(text), None, 0  # that was taken, that was refused
         size = self._size(text, most, refused)
         sure = _tells(refused) or self._lengths.knows(text, most + fixed)
-        while best is None or most - least > max(1, FINE * most):
-            piece = cut(text, size)
-            if not least < len(piece) < most:
-                break
+        while not _near(least, most) and least < len(piece := cut(text, size)) < most:
             outcome, tries = await self._tried(piece, index), tries + 1
             if isinstance(outcome, TextRefused):
                 most, refused = len(piece), outcome
@@ -113,6 +110,11 @@ class Shortening:
         """The length to try next, without the prompt."""
         fixed = len(self._prompt)
         return max(1, self._lengths.guess(text, length + fixed, refused.tokens, refused.limit) - fixed)
+
+
+def _near(taken: int, refused: int) -> bool:
+    """Whether a length that was taken is near enough to one that was refused."""
+    return 0 < taken >= refused - max(1, FINE * refused)
 
 
 def mean(parts: list[tuple[Matrix, int]]) -> Matrix:

@@ -89,7 +89,7 @@ def _refuse_text(item: Item, batch: Batch, fault: Fault, calls: Calls) -> Steps:
     """A text was refused that stands alone."""
     if fault.too_long:
         batch.lane.route.sizes.sizing.lengths.refused(len(item.text))
-    if _refuses_everything(batch.lane, fault):
+    if _refuses_everything(batch.lane, fault, len(item.text)):
         yield from _fail_all(batch, _of_server(fault), calls)
     else:
         yield from _fail_text(item, batch, fault if item.text.strip() else _of_blank(fault), calls)
@@ -223,9 +223,9 @@ def _fail_text(item: Item, batch: Batch, fault: Fault, calls: Calls) -> Steps:
             yield
 
 
-def _refuses_everything(lane: Lane, fault: Fault) -> bool:
+def _refuses_everything(lane: Lane, fault: Fault, length: int) -> bool:
     """Whether it is the server, not this text: else a wrong setting would cost a request for every text."""
-    if fault.of_text or (fault.too_long and lane.accepted):
+    if fault.of_text or (fault.too_long and 0 < lane.route.sizes.sizing.lengths.longest < length):
         return False
     lane.refused += 1
     if fault.harmful:
@@ -261,8 +261,7 @@ def _note_size(batch: Batch, took: float) -> None:
     sizing, texts, chars = batch.lane.route.sizes.sizing, len(batch.items), batch.chars
     sizing.texts.taken(texts)
     sizing.chars.taken(chars)
-    if texts == 1:
-        sizing.lengths.taken(chars)
+    sizing.lengths.taken(max(len(item.text) for item in batch.items))
     now = asyncio.get_running_loop().time()
     batch.lane.route.sizes.tuners[batch.kind].done(batch.round, chars, texts, took, now)
     whole = batch.whole

@@ -26,7 +26,8 @@ def parts(batch: Batch, fault: Fault, history: History) -> list[list[Item]]:
     if suspect in items:
         return [part for part in ([item for item in items if item is not suspect], [suspect]) if part]
     if fault.too_long:
-        if history.sent == 1 and (long := outliers(items)):
+        long = outliers(items) if history.sent == 1 else []
+        if long:
             return [[item for item in items if item not in long], *([item] for item in long)]
         items = sorted(items, key=lambda item: len(item.text))
     # What harms the server is not tried out on it more often than it must be: by caller, then in ever more parts.
@@ -40,7 +41,7 @@ def parts(batch: Batch, fault: Fault, history: History) -> list[list[Item]]:
 
 def outliers(items: list[Item]) -> list[Item]:
     """The few that are far longer than the rest; none where there is no such gap."""
-    half = max(len(item.text) for item in items) / 2
+    half = max((len(item.text) for item in items), default=0) / 2
     long = [item for item in items if len(item.text) > half]
     return long if len(long) <= len(items) / FEW else []
 

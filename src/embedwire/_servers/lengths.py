@@ -53,13 +53,15 @@ class Lengths:
 
     Attributes:
         alone: From this length on, texts travel alone, so that a refusal costs no other text a request; None: none.
+        longest: The longest text that was taken; 0: none.
         told: What was done to texts and is not warned of again.
     """
 
-    __slots__ = ("_edges", "alone", "told")
+    __slots__ = ("_edges", "alone", "longest", "told")
 
     def __init__(self) -> None:
         self.alone: int | None = None
+        self.longest = 0
         self.told: set[str] = set()
         self._edges: dict[int, Edge] = {}
 
@@ -68,7 +70,11 @@ class Lengths:
         self.alone = length if self.alone is None else min(self.alone, length)
 
     def taken(self, length: int) -> None:
-        """A text of so many characters was taken; characters have more tokens in some languages than in others."""
+        """So many characters has the longest of some texts that were taken.
+
+        The same number of characters has more tokens in some languages than in others.
+        """
+        self.longest = max(self.longest, length)
         if self.alone is not None and length >= self.alone:
             self.alone = length + 1
 
