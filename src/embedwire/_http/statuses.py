@@ -268,7 +268,7 @@ def _refusal(fault: Fault, means: Meaning) -> Fault:
         what=too_large if fault.status == 413 else f"the server refused it ({fault.status})",
         cure=means.cure or ("See the server's message and log; a text may be too long."),
         of_size=_OF_SIZE[fault.status],
-        too_long=fault.status == 413,
+        too_long=fault.status == 413 and means.max_texts is None,
         unclear=fault.status != 413 and means.max_texts is None,
         max_texts=means.max_texts,
     )
