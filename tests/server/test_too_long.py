@@ -357,7 +357,12 @@ class TestFailures:
         here.script = lambda request: script(request) if request.embeds else None
         async with own(here, batch_size=4, concurrency=1) as client:
             with pytest.raises(AuthenticationFailed):
-                [piece async for piece in client.stream(["long one", "bad", "another", "the last"], on_error="skip")]
+                [
+                    piece
+                    async for piece in client.stream(
+                        ["long one", "bad", "another", "the last"], on_error="skip"
+                    )
+                ]
             assert refused == 3
 
     async def test_index_in_a_stream(self) -> None:
