@@ -14,6 +14,7 @@ from embedwire.testing import EmbeddingServer
 from tests.server.doors import Doors, Open
 from tests.server.names import Names
 from tests.server.scripts import Script, scripts
+from tests.server.world import World, a_world
 
 
 @pytest.fixture
@@ -42,6 +43,13 @@ async def open_doors(request: pytest.FixtureRequest, server: EmbeddingServer) ->
     yield make
     for doors in made:
         await doors.close()
+
+
+@pytest.fixture
+def world(monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
+    """What the doors of a test run on, in simulated time."""
+    with a_world(monkeypatch) as world:
+        yield world
 
 
 @pytest.fixture

@@ -9,11 +9,10 @@ from __future__ import annotations
 import asyncio
 import itertools
 import json
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-import looptime
 import pytest
 
 from embedwire import (
@@ -30,55 +29,16 @@ from embedwire import (
     TextRefused,
     Timeouts,
 )
-from embedwire._clients import loop_thread
-from embedwire._queue import calls
 from embedwire.langchain import EmbedwireEmbeddings
 from embedwire.llama_index import EmbedwireEmbedding
-from embedwire.testing import Answer, EmbeddingServer, Request
+from embedwire.testing import Answer, Request
 from tests.helpers import numbered, right
+from tests.server.world import World
 
 TEXTS = numbered(6)  # in batches of two, one request at a time
 
 Vectors = list[list[float]]
 Door = Callable[..., Vectors]
-
-
-class World:
-    """A loop thread with simulated time, and a server on it."""
-
-    def __init__(self, thread: loop_thread.LoopThread) -> None:
-        self.thread = thread
-        self.ended = 0.0  # when the last call did, in the loop's time
-        self.server = EmbeddingServer()
-        self.do(self.server.astart())
-
-    def do(self, work: Coroutine[Any, Any, Any]) -> Any:
-        """Runs something on the loop."""
-        return self.thread.start(work).result(timeout=50)
-
-    def time(self) -> float:
-        """The loop's time, in seconds."""
-        return self.thread.loop.time()
-
-
-@pytest.fixture
-def world(monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
-    """What the doors of this test run on."""
-    monkeypatch.setattr(loop_thread, "_threads", {})
-    loop = looptime.new_event_loop()
-    with monkeypatch.context() as patch:
-        patch.setattr(asyncio, "new_event_loop", lambda: loop)
-        world = World(loop_thread.loop_thread())
-
-    def note_the_time(*args: Any, **kwargs: Any) -> None:
-        world.ended = loop.time()
-        resolve(*args, **kwargs)
-
-    resolve = calls._resolve
-    monkeypatch.setattr(calls, "_resolve", note_the_time)
-    yield world
-    world.do(world.server.astop())
-    world.thread.close()
 
 
 def own_loop(world: World, **options: Any) -> Vectors:

@@ -19,7 +19,7 @@ from embedwire._http.ready import Ready
 from embedwire._http.records import NEW, Action, Fault, History, Refused, never, no_end
 from embedwire._http.repeats import Held, Stop, next_step, noted
 from embedwire._http.reply import ContractBroken
-from embedwire._http.statuses import PROXY_ASKS
+from embedwire._http.statuses import NO_SERVER, PROXY_ASKS
 from embedwire._http.threads import in_thread
 from embedwire._http.transport import Transport
 from embedwire._http.turns import Turns
@@ -187,7 +187,7 @@ class Exchange:
             accepted=model.seconds is not None,
             resent=resent,
         )
-        verdict = judge(outcome, seen)
+        verdict = await _judged(outcome, seen)
         if slot is not None:
             _push_less(slot, verdict)
         if verdict.fault.timed_out:
@@ -285,8 +285,17 @@ def _read(request: Request[T], reply: Reply) -> T | Reply | Unusable:
         return request.read(reply)
     except ContractBroken as broken:
         told = said(reply.body)
-        what = f"a web page, “{told.message}”" if told.page else str(broken)
-        return Unusable(what=what, cure=broken.cure, position=broken.position, cut=broken.cut, said=told)
+        if told.page:
+            return Unusable(what="a web page instead of vectors", cure=NO_SERVER, said=told)
+        return Unusable(
+            what=str(broken), cure=broken.cure, position=broken.position, cut=broken.cut, said=told
+        )
+
+
+async def _judged(outcome: Reply | Broken | Unusable, seen: Context) -> Verdict:
+    if not isinstance(outcome, Broken) and sum(map(len, seen.texts)) > LARGE_TEXTS:
+        return await in_thread(judge, outcome, seen)
+    return judge(outcome, seen)
 
 
 def _context(request: Request[Any], target: Target, history: History, mark: int | None) -> Context:
@@ -302,6 +311,7 @@ def _context(request: Request[Any], target: Target, history: History, mark: int 
         key=target.api_key is not None or bool(target.headers),
         proxy=target.proxy is not None,
         tls=target.base_url.startswith("https:"),
+        texts=request.texts,
     )
 
 

@@ -1,7 +1,8 @@
-"""A fault → the exception that one caller sees, with the index of the text in that caller's list; screening. Pure."""
+"""A fault → the exception that one caller sees; what in the server's words is a text's or a key's. Pure."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from typing import Any
 
@@ -53,12 +54,46 @@ def screened(words: str, secrets: Iterable[str]) -> str:
     """
     runs = _hashes(words)
     for secret in secrets:
-        for form in {" ".join(secret.split()), ascii(secret)[1:-1], orjson.dumps(secret).decode()[1:-1]}:
+        for form in _forms(secret):
             if len(form) < SHORTEST:
                 continue
             if form in words if len(form) < RUN else _repeats(words, runs, form):
                 return WITHHELD
     return words
+
+
+def unquoted(words: str, texts: Iterable[str]) -> str:
+    """The server's own words, without what it repeats of the texts: a text may speak of rate limits or of models, too.
+
+    Left out are 12 characters in a row and more of a text, and a shorter text where it stands in quotes, in brackets
+    or behind a colon.
+    """
+    runs = _hashes(words)
+    if not words:
+        return ""
+    table, own = _table(runs), np.ones(len(words), dtype=bool)
+    for text in texts:
+        for form in _forms(text):
+            if len(form) < RUN:
+                quotes = _quoted(form).finditer(words) if form and form in words else ()
+                for quote in quotes:
+                    own[slice(*quote.span())] = False
+            elif len(runs):
+                hashes = _hashes(form)
+                likely = hashes[table[hashes >> np.uint64(48)]]
+                for at in np.flatnonzero(np.isin(runs, likely)):
+                    own[at : at + RUN] = False
+    left = "".join(char if mine else "\0" for char, mine in zip(words, own.tolist(), strict=True))
+    return re.sub("\0+", "…", left)
+
+
+def _quoted(text: str) -> re.Pattern[str]:
+    return re.compile(rf"(?<=[\"'`“«(\[{{<:=])\s?{re.escape(text)}(?=[\"'`”»)\]}}>,;]|\.?$)")
+
+
+def _forms(text: str) -> set[str]:
+    """How a server may repeat a text: as it is, or escaped."""
+    return {" ".join(text.split()), ascii(text)[1:-1], orjson.dumps(text).decode()[1:-1]}
 
 
 def _repeats(words: str, runs: NDArray[np.uint64], text: str) -> bool:

@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 from embedwire._http.backoff import retry_after
 from embedwire._http.fields import spoken_of
 from embedwire._http.gateways import GATEWAY, SLOW_DOWN, SMALLER, gateway_verdict
+from embedwire._http.messages import unquoted
 from embedwire._http.records import Action, Fault, Patience
 from embedwire._http.verdicts import Context, Verdict
 from embedwire._http.wire import Reply
@@ -24,6 +25,7 @@ from embedwire.exceptions import (
     TextRefused,
 )
 
+NO_SERVER = "Check base_url: on that host and port answers another program, or it embeds at another path."
 PROXY_CURE = "Put them into the proxy's URL: proxy='http://user:password@…'."
 
 
@@ -54,14 +56,16 @@ def by_words(
         plain: The beginning of the reply, as it came.
         reused: It came on a connection that had carried an earlier request.
     """
-    means = meaning(words.message, words.type, words.fields)
+    # A 503 blames no text, and a text may well have "Loading model" in it.
+    heard = words.message if status == 503 else unquoted(words.message, seen.texts)
+    means = meaning(heard, words.type, words.fields)
     fault = Fault(
         error=ServerRefused,
         what=f"the server answered {status}",
         cure=means.cure or "See the server's log.",
         words=words.message,
         status=status,
-        retry_after=retry_after(headers, words.message),
+        retry_after=retry_after(headers, heard),
     )
     if 300 <= status < 400:
         return give_up(_redirect(fault, headers))
@@ -187,6 +191,9 @@ def _about_the_request(case: _Case) -> Verdict | None:
     fault, means = case.fault, case.means
     if not means.of_request or fault.status not in (400, 404, 405, 415, 422, 501) or means.max_texts:
         return None
+    # A request of the same fields was taken before: then such words are of something in the text, or pass.
+    if case.seen.accepted and not means.of_model and fault.status in _OF_SIZE:
+        return None
     what, cure = (
         f"the server refuses the request ({fault.status})",
         "The server's message says what is wrong with it.",
@@ -255,7 +262,7 @@ def _permanent(fault: Fault, words: Said, means: Meaning) -> Fault:
     what, cure = _PERMANENT[fault.status]
     if words.page:
         what = "a web page answered, not an embedding server"
-        cure = "Check base_url: on that host and port answers another program, or it embeds at another path."
+        cure = NO_SERVER
     return replace(fault, what=f"{what} ({fault.status})", cure=means.cure or cure)
 
 

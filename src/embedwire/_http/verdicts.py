@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 
 from embedwire._http.records import Action, Fault
 from embedwire._http.words import SILENT, Said
@@ -46,6 +47,7 @@ class Context:
         key: A key, or a header of the user's, goes along.
         proxy: It goes through a proxy that the user named.
         tls: The URL says https.
+        texts: The texts in the request: what a server repeats of them is no word of its own.
     """
 
     alive: bool = False
@@ -62,6 +64,7 @@ class Context:
     key: bool = False
     proxy: bool = False
     tls: bool = False
+    texts: Sequence[str] = field(default=(), repr=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

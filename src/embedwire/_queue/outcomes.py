@@ -147,8 +147,8 @@ def _of_blank(fault: Fault) -> Fault:
 
 
 def _dubious(item: Item) -> tuple[bool, int]:
-    """How likely it is that a server takes no such text: least of all blank ones, and then long ones."""
-    return not item.text.strip(), len(item.text)
+    """How likely a server takes no such text: most of all one without a letter or digit, then a long one."""
+    return not any(map(str.isalnum, item.text)), len(item.text)
 
 
 def _of_request(fault: Fault) -> Fault:

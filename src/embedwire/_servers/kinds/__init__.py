@@ -82,8 +82,9 @@ def meaning(words: str, error_type: str, details: Mapping[str, Any]) -> Meaning:
     """
     tokens, limit = _numbers(words, details)
     codes = [value for name in ("type", "code", "status") if isinstance(value := details.get(name), str)]
-    all_words = " ".join((words, error_type, *codes, *map(str, details)))
+    all_words = " ".join((words, error_type, *codes))
     found = {name: bool(pattern.search(all_words)) for name, pattern in _ANY.items()}
+    found["loading"] = found["loading"] or "estimated_time" in details
     found["too_long"] = (found["too_long"] or tokens is not None) and not found["too_large"]
     found["of_text"] = found["of_text"] or found["too_long"]
     found["of_request"] = found["of_request"] or found["of_model"] or details.get("param") in _FIELDS

@@ -41,8 +41,7 @@ OPENAI_LIKE = ServerKind(
             r"(?:un(?:supported|known|expected|recogni[sz]ed)|missing|invalid|extra)"
             rf"(?: required| request| body)? {_FIELD}\b"
             rf"|\b{_FIELD}\b[^.]{{0,40}}(?:required|missing|not (?:permitted|allowed|supported))"
-            r"|extra inputs? (?:are|is) not permitted|extra_forbidden|encoding_format|input_type|\bdimensions?\b"
-            r"|does not support|is required\b"
+            r"|extra inputs? (?:are|is) not permitted|extra_forbidden|encoding_format|input_type|\bdimensions\b"
         ),
         of_model=(
             r"\bmodel\b[^.]{0,120}?(?:not found|(?:does not|doesn't|not) exist|unknown|not available|not supported"
@@ -62,7 +61,7 @@ OPENAI_LIKE = ServerKind(
         ),
         loading=(
             r"\b(?:is|still|currently|being) (?:being |currently |still )?(?:loading|initiali[sz]ing|starting)\b"
-            r"|loading (?:the )?model|\bnot (?:yet )?ready\b|warming up|starting up|cold start|estimated_time"
+            r"|loading (?:the )?model|\bnot (?:yet )?ready\b|warming up|starting up|cold start"
         ),
         throttled=(
             r"rate[ _-]?limit|too many requests|(?:requests?|tokens?) per (?:min|sec|hour|day)|\b[RT]PM\b|\bQPS\b"
