@@ -25,14 +25,19 @@ from tests.server.world import Door, World, every_door
 PLAIN: dict[str, Any] = {"model": "m", "encoding": "float"}
 REQUESTS: dict[str, tuple[int, object]] = {
     "unknown model": (400, {"error": {"message": "model 'bge' not found", "type": "invalid_request_error"}}),
-    "unknown model 404": (404, {"error": {"message": "The model `m` does not exist.", "code": "model_not_found"}}),
+    "unknown model 404": (
+        404,
+        {"error": {"message": "The model `m` does not exist.", "code": "model_not_found"}},
+    ),
     "model ID": (400, {"error": "invalid model ID"}),
     "missing parameter": (400, {"detail": "'input_type' parameter is required for asymmetric models"}),
     "FastAPI": (422, {"detail": [{"type": "missing", "loc": ["body", "task"], "msg": "Field required"}]}),
-    "matryoshka": (400, {"error": "Model \"m\" does not support matryoshka representation, changing output dimensions"}),
+    "matryoshka": (
+        400,
+        {"error": 'Model "m" does not support matryoshka representation, changing output dimensions'},
+    ),
     "unsupported": (400, {"error": {"message": "Unsupported parameter: encoding_format"}}),
     "bill": (400, {"error": "Access denied, please make sure your account is in good standing. (Arrearage)"}),
-    "a wrong key as a 400": (400, [{"error": {"code": 400, "message": "API key not valid."}}]),
     "unknown words": (400, {"error": "E_4711"}),
     "no words": (422, b""),
     "words 422": (422, {"detail": "the flux is not capacitated"}),
@@ -116,27 +121,40 @@ class TestRequestsRefused:
 
     def test_pooling_none(self, server: EmbeddingServer) -> None:
         """llama-server without pooling says how to start it, and nothing of a long text."""
-        server.script = always(400, {"error": {"message": "Pooling type 'none' is not OAI compatible. Please use a "
-                                                          "different pooling type", "type": "invalid_request_error"}})
+        server.script = always(
+            400,
+            {
+                "error": {
+                    "message": "Pooling type 'none' is not OAI compatible. Please use a "
+                    "different pooling type",
+                    "type": "invalid_request_error",
+                }
+            },
+        )
         with SharedEmbeddingClient(server.url, **PLAIN) as client:
             with pytest.raises(ServerRefused, match=r"--pooling mean, cls or last") as caught:
-                client.embed(numbered(9))
+                client.embed(numbered(3))
         assert "too long" not in str(caught.value)
         assert len(server.batches) == 1
 
     def test_without_embeddings(self, server: EmbeddingServer) -> None:
         """llama-server without ``--embeddings`` says how to start it."""
-        server.script = lambda request: Answer.error(501, "This server does not support embeddings. Start it with `--embeddings`")
+        server.script = lambda request: Answer.error(
+            501, "This server does not support embeddings. Start it with `--embeddings`"
+        )
         with SharedEmbeddingClient(server.url, **PLAIN) as client:
             with pytest.raises(ServerRefused, match="Start llama-server with --embeddings"):
-                client.embed(numbered(9))
+                client.embed(numbered(3))
         assert len(server.batches) == 1
 
 
 BAD: dict[str, str] = {"blank": "  ", "long": "word " * 2000, "plain": "the bad one", "mark": "?"}
 REFUSALS: dict[str, tuple[int, object]] = {
     "unknown": (400, {"error": "E_4711"}),
-    "empty": (422, {"detail": [{"loc": ["body", "input"], "msg": "String should have at least 1 character"}]}),
+    "empty": (
+        422,
+        {"detail": [{"loc": ["body", "input"], "msg": "String should have at least 1 character"}]},
+    ),
     "required": (400, {"error": "input text is required"}),
     "unsupported": (400, {"error": "the tokenizer does not support this character"}),
     "no words": (400, b""),
@@ -183,8 +201,9 @@ class TestTextsRefused:
         refusal = Answer(status=REFUSALS[words][0], body=REFUSALS[words][1])
         server.script = lambda request: refusal if texts[7] in request.texts else None
         with SharedEmbeddingClient(server.url, **PLAIN) as client:
-            rows = dict(client.stream(texts, on_error="skip"))
-        assert sorted(rows) == [at for at in range(30) if at != 7]
+            pieces = list(client.stream(texts, on_error="skip"))
+        done = [start + row for start, rows in pieces for row in range(len(rows))]
+        assert done == [at for at in range(30) if at != 7]
 
     @pytest.mark.parametrize("words", ["unknown", "required"])
     async def test_beside_other_callers(self, words: str) -> None:
@@ -253,7 +272,7 @@ class TestNotLoaded:
 LIST_FAILURES = {
     "a key": Answer.error(401, "no"),
     "500": Answer.error(500, "boom"),
-    "a 400 of a text": Answer.error(400, "input is too long"),
+    "a text": Answer.error(422, "input is too long"),
     "422": Answer(status=422, body={"detail": [{"msg": "Field required"}]}),
     "a page": Answer(status=200, body=b"<html><title>Grafana</title></html>"),
     "no JSON": Answer(status=200, body=b"hello"),
@@ -276,7 +295,7 @@ class TestLists:
         assert "pass model=" in str(error)
         assert not isinstance(error, TextRefused)
         assert world.server.batches == []
-        assert len(world.server.requests) <= 4
+        assert len(world.server.requests) <= 6  # aiohttp sends a GET twice where a connection is closed
         assert right(door(world, world.server.url, ["a"], **PLAIN), ["a"])
 
     @pytest.mark.parametrize("what", ["500", "a key"])
@@ -294,7 +313,6 @@ class TestLists:
                 for _ in range(3):
                     async with EmbeddingClient(server.url, model=name) as client:
                         await client.embed(numbered(120))
-                        await client.server_info_refreshed() if False else None
                         await asyncio.sleep(0.1)
         warnings = [record for record in caplog.records if "does not list a model" in record.getMessage()]
         assert len(warnings) == (name == "m")
@@ -305,7 +323,8 @@ class TestCrowds:
 
     @every_door
     @pytest.mark.parametrize(
-        "words", ['do embedding request: Post "http://127.0.0.1:33967/embedding": EOF', "CUDA error: out of memory"]
+        "words",
+        ['do embedding request: Post "http://127.0.0.1:33967/embedding": EOF', "CUDA error: out of memory"],
     )
     def test_too_many_at_once(self, words: str, door: Door, world: World) -> None:
         """500s as soon as more than two requests are in flight: fewer are sent, and all get their vectors."""

@@ -78,7 +78,9 @@ def refuse(batch: Batch, refused: Refused, calls: Calls) -> Steps:
         yield from _fail_or_part(batch, fault, calls)
     elif fault.unclear and not lane.accepted:
         if not _try_one(batch):
-            yield from _fail_all(batch, _of_request(fault), calls)
+            fault = _of_request(fault)
+            blank = not any(item.text.strip() for item in batch.items)
+            yield from _fail_all(batch, _of_blank(fault) if blank else fault, calls)
     elif len(batch.items) > 1:
         _divide(batch, fault)
     else:
