@@ -131,9 +131,11 @@ class TestRequestsRefused:
                 }
             },
         )
-        with SharedEmbeddingClient(server.url, **PLAIN) as client:
-            with pytest.raises(ServerRefused, match=r"--pooling mean, cls or last") as caught:
-                client.embed(numbered(3))
+        with (
+            SharedEmbeddingClient(server.url, **PLAIN) as client,
+            pytest.raises(ServerRefused, match=r"--pooling mean, cls or last") as caught,
+        ):
+            client.embed(numbered(3))
         assert "too long" not in str(caught.value)
         assert len(server.batches) == 1
 
@@ -142,9 +144,11 @@ class TestRequestsRefused:
         server.script = lambda request: Answer.error(
             501, "This server does not support embeddings. Start it with `--embeddings`"
         )
-        with SharedEmbeddingClient(server.url, **PLAIN) as client:
-            with pytest.raises(ServerRefused, match="Start llama-server with --embeddings"):
-                client.embed(numbered(3))
+        with (
+            SharedEmbeddingClient(server.url, **PLAIN) as client,
+            pytest.raises(ServerRefused, match="Start llama-server with --embeddings"),
+        ):
+            client.embed(numbered(3))
         assert len(server.batches) == 1
 
 
