@@ -18,7 +18,7 @@ from tests.server.certificates import as_file
 from tests.servers.proxies import haproxy, needs_haproxy, needs_nginx, nginx
 
 TEXTS = numbered(100)
-PLAIN: dict[str, Any] = {"model": "m", "encoding": "float"}
+PLAIN: dict[str, Any] = {"model": "test-model", "encoding": "float"}
 DOWN = 3.0  # seconds for which a server is gone
 
 

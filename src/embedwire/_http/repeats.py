@@ -52,7 +52,7 @@ def noted(history: History, verdict: Verdict) -> History:
     divided = verdict.action is Action.SPLIT and not fault.harmful and fault.status != 500
     counts = verdict.action not in (Action.WAIT, Action.RESEND, Action.THROTTLE) and not divided
     timed_out = fault.timed_out
-    broke = (fault.harmful and not timed_out) or (fault.status or 0) >= 500
+    broke = not timed_out and (fault.harmful or (fault.status or 0) >= 500)
     return replace(
         history,
         sent=history.sent + 1,

@@ -220,7 +220,7 @@ _WRONG_KEY = (
     ("the server does not accept the key", "Check api_key=, EMBEDWIRE_API_KEY or headers=."),
     ("the server forbids it to this key", "Check what the key is allowed to do."),
 )
-_BASIC = "It wants a user and a password: put them into base_url, http://user:password@host."
+_BASIC = "It wants basic authorization: put user and password into base_url, http://user:password@host."
 
 _PERMANENT = {
     404: (
