@@ -1,4 +1,4 @@
-"""Refusals: of the request, a text, a model that is not loaded, the list of models; and failures in a crowd."""
+"""Refusals: of the request, of a text, of a model that is not loaded, of a list; and failures in a crowd."""
 
 from __future__ import annotations
 

@@ -181,11 +181,11 @@ ROWS = [
     Row("loading", [Answer.loading(), Answer.loading(), None], requests=(3, 3)),
     # Failures that may pass.
     Row("500 once", [Answer.error(500, "no"), None], requests=(2, 2)),
-    Row("502 always", [Answer.error(502, "no")], ServerUnavailable, (3, 3), "502", alone=True),
-    Row("504 always", [Answer.error(504, "no")], ServerUnavailable, (3, 3), "504", alone=True),
+    Row("502 always", [Answer.error(502, "no")], ServerUnavailable, (3, 4), "502", alone=True),
+    Row("504 always", [Answer.error(504, "no")], ServerUnavailable, (3, 4), "504", alone=True),
     Row("424 always", [Answer.error(424, "backend failed")], ServerUnavailable, (3, 4), "424", searched=True),
     Row(
-        "408 always", [Answer.error(408, "no")], ServerUnavailable, (3, 5), "408", alone=True
+        "408 always", [Answer.error(408, "no")], ServerUnavailable, (3, 6), "408", alone=True
     ),  # twice it is free
     # Failures that will not.
     Row("401", [Answer.error(401, "no")], AuthenticationFailed, words="api_key="),

@@ -81,7 +81,8 @@ class TestShared:
             ] * 6
             assert isinstance(got[0], error)
             assert got[0].index == 0
-            assert harmed(here, "poison") <= 3 + (harm in ("reset", "hang up"))  # a kept connection is free
+            # A kept connection is free; what a gateway answers for a part is no attempt at its texts.
+            assert harmed(here, "poison") <= 3 + (harm in ("reset", "hang up", "502", "504"))
 
     @kinds
     @harms

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Generic, TypeVar
 
 from embedwire._http.failures import judge
-from embedwire._http.gateways import GATEWAY
+from embedwire._http.gateways import GATEWAY, instead_of
 from embedwire._http.messages import WITHHELD, screened
 from embedwire._http.ready import Ready
 from embedwire._http.records import NEW, Action, Fault, History, Refused, never, no_end
@@ -133,6 +133,7 @@ class Exchange:
         if request.slot is not None and request.kind == "document" and self._turns.held(request.form, model):
             await self._turn(request, model, begun)
         while True:
+            await self._hold(request)
             answer = await self._once(request, last, history, resent, model)
             if isinstance(answer, Done):
                 if request.slot is not None:
@@ -186,6 +187,7 @@ class Exchange:
             alive=self._server.alive,
             accepted=model.seconds is not None,
             resent=resent,
+            awaited=self._ready.is_awaited,
         )
         verdict = await _judged(outcome, seen)
         if slot is not None:
@@ -226,6 +228,13 @@ class Exchange:
     async def _turn(self, request: Request[T], model: ModelFacts, since: float) -> None:
         await self._turns.wait(request.form, request.texts, request.kind, request.slot, model, since)
 
+    async def _hold(self, request: Request[T]) -> None:
+        """Documents are not sent to a server that others wait for: it would fail, and they might be blamed for it."""
+        if request.slot is not None and request.kind == "document" and self._ready.is_awaited:
+            request.slot.give_back()
+            await self._ready.others(request.until)
+            await request.slot.take_again(request.kind)
+
     async def _outlast(
         self, answer: Verdict, history: History, request: Request[T], wait: Wait
     ) -> tuple[Verdict, Wait]:
@@ -253,10 +262,10 @@ class Exchange:
         ended = await self._ready.outlast(answer.fault, request.form.timeouts, request.until, begun)
         if ended.why_not is not None:
             raise await self._refused(Action.GIVE_UP, ended.why_not, history, request)
-        # A gateway without `/health` says nothing of its server; smaller parts help all the same, where they may.
-        there = ended.is_sure or answer.if_ready is Action.SPLIT
-        if answer.if_ready is not None and there and not ended.was_gone:
-            return replace(answer, action=answer.if_ready), NO_WAIT
+        if instead := instead_of(answer, was_gone=ended.was_gone, sure=ended.is_sure):
+            if instead.action is Action.SPLIT:
+                await asyncio.sleep(instead.pause)
+            return instead, NO_WAIT
         sent = self._turns.reserve(request.form, request.texts)
         await self._turns.until_moment(request.form, sent, request.slot)
         if request.slot is not None:

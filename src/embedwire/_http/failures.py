@@ -96,7 +96,7 @@ def _broken(broken: Broken, seen: Context) -> Verdict:
     fault = Fault(
         error=rule.error,
         what=how.value + (f" ({broken.detail})" if broken.detail else ""),
-        cure=_cure(how, rule.cure, seen),
+        cure=_cure(broken, rule.cure, seen),
         harmful=how in _BROKE_OFF or how in _TIMED_OUT,
         timed_out=how in _TIMED_OUT,
         status=broken.status,
@@ -113,14 +113,16 @@ def _broken(broken: Broken, seen: Context) -> Verdict:
     return Verdict(action=rule.alive if seen.alive else rule.stranger, fault=fault)
 
 
-def _cure(how: Break, usual: str, seen: Context) -> str:
+def _cure(broken: Broken, usual: str, seen: Context) -> str:
     """What to do about it: a server that never answered may not be what the URL says that it is."""
     if seen.alive:
         return usual
-    if how in _BROKE_OFF:
+    if broken.how in _BROKE_OFF:
         return f"{_SCHEME} {usual}"
-    if how is Break.CONNECT_TIMEOUT and seen.tls:
-        return f"The server may speak plain http: then put http:// into base_url. {usual}"
+    # Without a word of the system's the connection was made, and closed in the handshake.
+    in_handshake = broken.how is Break.CONNECT_TIMEOUT or (broken.how is Break.REFUSED and not broken.detail)
+    if seen.tls and in_handshake:
+        return f"The server may speak plain http: then put http:// into base_url. {_CONNECT}"
     return usual
 
 

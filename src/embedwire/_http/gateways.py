@@ -13,7 +13,7 @@ from embedwire.exceptions import ServerUnavailable
 _UNREACHED = (502, 503, 521, 522, 523, 530)
 _TOO_SLOW = (408, 504, 524)
 GATEWAY = (*_UNREACHED, *_TOO_SLOW)
-PAUSE = 2.0  # seconds before a repeat, where a gateway does not reach a server that says that it is ready
+PAUSE = 3.0  # seconds before a repeat, where a gateway does not reach a server that says that it is ready
 DIVISIONS = 3  # of texts that a gateway did not get through, each time into smaller parts
 SLOW_DOWN = "Set rate_limit= to what the server allows, or send less at once (concurrency=)."
 SMALLER = "Send smaller batches (batch_size=)"
@@ -63,8 +63,26 @@ def _unreached(fault: Fault, seen: Context) -> Verdict:
 
 def _looked_at(verdict: Verdict, seen: Context, before: int) -> Verdict:
     """The verdict that holds where the server is there; one that was seen before, and is not, is waited for."""
-    others_go_on = before > 0 and seen.suspicious
-    if not seen.alive or others_go_on:
+    if not seen.alive:
         return verdict
-    pause = PAUSE * 2**before
-    return replace(verdict, action=Action.WAIT, if_ready=verdict.action, pause=pause)
+    struck, pause = before > 0 and seen.suspicious, PAUSE * 2**before
+    # What was not alone is not blamed: another one may have brought the server down.
+    alone = not before or not seen.lone or (seen.in_flight <= 1 and not seen.awaited)
+    if_ready = verdict.action if alone else None
+    return replace(verdict, action=Action.WAIT, if_ready=if_ready, struck=struck, pause=pause)
+
+
+def instead_of(waiting: Verdict, *, was_gone: bool, sure: bool) -> Verdict | None:
+    """What to do where a server that was waited for is ready; None: the same again.
+
+    Args:
+        waiting: The verdict that it is waited for.
+        was_gone: It was seen not to be ready, in between.
+        sure: It has ``/health``, and that says that it is ready.
+    """
+    # A gateway without `/health` says nothing of its server; smaller parts help all the same, where they may.
+    there = sure or waiting.if_ready is Action.SPLIT
+    if waiting.if_ready is None or not there or (was_gone and not waiting.struck):
+        return None
+    # Some gateways answer /health for a server that is gone; one that was seen to be back needs no pause.
+    return replace(waiting, action=waiting.if_ready, pause=0.0 if was_gone else waiting.pause)

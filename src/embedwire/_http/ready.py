@@ -64,6 +64,8 @@ class Ready:
         self._secrets = secrets
         self._poller: asyncio.Task[None] | None = None
         self._waiters = 0
+        self._awaiting = 0
+        self._nobody = asyncio.Event()
         self._last: Reply | Broken | None = None
         self._not_ready = 0
 
@@ -82,6 +84,18 @@ class Ready:
         finally:
             self._waiters -= 1
 
+    @property
+    def is_awaited(self) -> bool:
+        """Whether a request waits for the server, which was not ready when that was sent."""
+        return self._awaiting > 0
+
+    async def others(self, until: Callable[[], float | None]) -> None:
+        """Returns when those who wait for the server are through with it, or nobody wants to wait longer."""
+        last = until()
+        left = None if last is None else max(0.0, last - asyncio.get_running_loop().time())
+        with contextlib.suppress(asyncio.TimeoutError):
+            await asyncio.wait_for(self._nobody.wait(), left)
+
     async def outlast(
         self, fault: Fault, timeouts: Timeouts, until: Callable[[], float | None], since: float
     ) -> Ended:
@@ -94,9 +108,20 @@ class Ready:
             until: The moment, in loop time, after which nobody waits; it may move while this waits.
             since: When the wait began, in loop time.
         """
-        now = asyncio.get_running_loop().time
         logger.info("%s: %s; waiting until it is ready", self._url, fault.what)
-        polls = self._not_ready
+        self._awaiting += 1
+        self._nobody.clear()
+        try:
+            return await self._outlasted(fault, timeouts, until, since)
+        finally:
+            self._awaiting -= 1
+            if not self._awaiting:
+                self._nobody.set()
+
+    async def _outlasted(
+        self, fault: Fault, timeouts: Timeouts, until: Callable[[], float | None], since: float
+    ) -> Ended:
+        now, polls = asyncio.get_running_loop().time, self._not_ready
         while True:
             patience, knob = self._patience(fault, timeouts)
             limit, last = since + patience, until()

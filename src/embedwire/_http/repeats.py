@@ -48,8 +48,9 @@ class Stop:
 def noted(history: History, verdict: Verdict) -> History:
     """The history with what just happened."""
     fault = verdict.fault
-    # What was refused for its size or its text was no attempt at what is sent in parts.
-    divided = verdict.action is Action.SPLIT and not fault.harmful and fault.status != 500
+    # What was refused for its size or its text was no attempt at what is sent in parts; nor what a gateway answered.
+    gated = verdict.if_ready is not None
+    divided = verdict.action is Action.SPLIT and (gated or (not fault.harmful and fault.status != 500))
     counts = verdict.action not in (Action.WAIT, Action.RESEND, Action.THROTTLE) and not divided
     timed_out = fault.timed_out
     broke = not timed_out and (fault.harmful or (fault.status or 0) >= 500)
@@ -59,7 +60,7 @@ def noted(history: History, verdict: Verdict) -> History:
         failures=history.failures + counts,
         throttled=history.throttled + (verdict.action is Action.THROTTLE),
         timeouts=history.timeouts + timed_out,
-        breaks=history.breaks + (broke and (counts or (fault.harmful and verdict.action is Action.WAIT))),
+        breaks=history.breaks + (broke and (counts or gated)),
         last=verdict.mark,
     )
 

@@ -41,6 +41,7 @@ class Context:
         breaks: How often the server broke off at these texts, or failed with a 5xx, before.
         same: The last reply to this request was the same, byte by byte.
         in_flight: Requests on the wire, this one included.
+        awaited: Others wait for the server, which was not ready when they were sent.
         lone: There is one text in the request, or none.
         bisecting: The text at fault is being searched for.
         suspicious: A failure that strikes again may be one text's.
@@ -58,6 +59,7 @@ class Context:
     breaks: int = 0
     same: bool = False
     in_flight: int = 1
+    awaited: bool = False
     lone: bool = False
     bisecting: bool = False
     suspicious: bool = False
@@ -76,6 +78,7 @@ class Verdict:
         fault: What to say.
         if_ready: With WAIT: what to do where the server turns out to be ready, and to have been all the time; None:
             send again, after a pause that grows.
+        struck: With WAIT: it struck these texts before, not others: `if_ready` holds where the server was gone, too.
         pause: Seconds that a repeat waits at least.
         overload: The server has too much to do: fewer requests should be in flight.
         singly: One of the requests on the wire may have brought it down: the next ones should go one at a time.
@@ -85,6 +88,7 @@ class Verdict:
     action: Action
     fault: Fault
     if_ready: Action | None = None
+    struck: bool = False
     pause: float = 0.0
     overload: bool = False
     singly: bool = False
