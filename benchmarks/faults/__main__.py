@@ -15,7 +15,8 @@ from pathlib import Path
 
 from benchmarks.faults.clients import DOORS, Options
 from benchmarks.faults.report import Cell, report
-from benchmarks.faults.rows import TABLE, Row
+from benchmarks.faults.row import Row
+from benchmarks.faults.rows import TABLE
 from benchmarks.faults.rules import KEY, NETRC, Seen
 from benchmarks.faults.worker import Job, Observed, work
 from embedwire.testing import EmbeddingServer
@@ -43,6 +44,9 @@ def run(row: Row, door: str) -> Seen:
             retries=row.retries,
             batch=row.batch,
             concurrency=row.concurrency,
+            dimensions=row.dimensions,
+            prefix=row.prefix,
+            query=row.query,
             trust_env=row.netrc,
         )
         job = Job(
@@ -61,6 +65,7 @@ def run(row: Row, door: str) -> Seen:
         return Seen(
             did=observed,
             expected=row.expected,
+            off=row.off,
             requests=list(server.requests),
             elsewhere=list(elsewhere.requests),
             peak=server.peak_in_flight,

@@ -7,6 +7,7 @@ import importlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, ClassVar
+from urllib.parse import parse_qsl
 
 from baseten_performance_client import PerformanceClient, RequestProcessingPreference
 from langchain_openai import OpenAIEmbeddings
@@ -37,6 +38,9 @@ class Options:
         concurrency: Requests in flight.
         model: The name of the model.
         header: Value of the header `x-tenant`.
+        dimensions: Numbers a vector is asked to have.
+        prefix: What stands before `/embeddings` in the server's paths; None: `/v1`, as each client has it.
+        query: Of the URL, without "?".
         trust_env: Whether to look into the environment, where that is not the default.
     """
 
@@ -48,12 +52,25 @@ class Options:
     concurrency: int | None = None
     model: str = MODEL
     header: str | None = None
+    dimensions: int | None = None
+    prefix: str | None = None
+    query: str = ""
     trust_env: bool = False
 
     @property
     def headers(self) -> dict[str, str] | None:
         """What is sent beside the client's own headers."""
         return None if self.header is None else {"X-Tenant": self.header}
+
+    def base_url(self, prefix: str, *, query: bool = True) -> str:
+        """The URL as the client wants it: with this before `/embeddings` where the server has nothing else there."""
+        asked = f"?{self.query}" if self.query and query else ""
+        return f"{self.url}{prefix if self.prefix is None else self.prefix}{asked}"
+
+    @property
+    def questions(self) -> dict[str, str] | None:
+        """The query, for a client that has an option for it."""
+        return dict(parse_qsl(self.query)) or None
 
 
 class Door:
@@ -176,7 +193,7 @@ class LangChainOpenAI(Door):
     def make(self) -> Any:
         o = self.options
         return OpenAIEmbeddings(
-            base_url=f"{o.url}/v1",
+            base_url=o.base_url("/v1", query=False),
             model=o.model,
             check_embedding_ctx_length=False,  # by default it sends token ids, which a local server may not know
             **_set(
@@ -184,7 +201,9 @@ class LangChainOpenAI(Door):
                 timeout=o.timeout,
                 max_retries=o.retries,
                 chunk_size=o.batch,
+                dimensions=o.dimensions,
                 default_headers=o.headers,
+                default_query=o.questions,
             ),
         )
 
@@ -208,13 +227,14 @@ class LlamaIndexOpenAILike(Door):
     def make(self) -> Any:
         o = self.options
         return OpenAILikeEmbedding(
-            api_base=f"{o.url}/v1",
+            api_base=o.base_url("/v1"),
             model_name=o.model,
             **_set(
                 api_key=o.key,
                 timeout=o.timeout,
                 max_retries=o.retries,
                 embed_batch_size=o.batch,
+                dimensions=o.dimensions,
                 default_headers=o.headers,
             ),
         )
@@ -243,17 +263,21 @@ class OpenAISDK(Door):
         return AsyncOpenAI(**self._arguments())
 
     def embed(self, client: Any, texts: list[str]) -> Any:
-        reply = client.embeddings.create(model=self.options.model, input=texts)
+        reply = client.embeddings.create(**self._asked(texts))
         return [item.embedding for item in reply.data]
 
     async def aembed(self, client: Any, texts: list[str]) -> Any:
-        reply = await client.embeddings.create(model=self.options.model, input=texts)
+        reply = await client.embeddings.create(**self._asked(texts))
         return [item.embedding for item in reply.data]
+
+    def _asked(self, texts: list[str]) -> dict[str, Any]:
+        return _set(model=self.options.model, input=texts, dimensions=self.options.dimensions)
 
     def _arguments(self) -> dict[str, Any]:
         o = self.options
         return _set(
-            base_url=f"{o.url}/v1",
+            base_url=o.base_url("/v1", query=False),
+            default_query=o.questions,
             api_key=o.key,
             timeout=o.timeout,
             max_retries=o.retries,
@@ -267,14 +291,17 @@ class Baseten(Door):
     limits_concurrency = True
 
     def make(self) -> Any:
-        return PerformanceClient(**_set(base_url=self.options.url, api_key=self.options.key))
+        return PerformanceClient(**_set(base_url=self.options.base_url(""), api_key=self.options.key))
 
     def embed(self, client: Any, texts: list[str]) -> Any:
-        return client.embed(texts, model=self.options.model, preference=self._preference()).numpy().tolist()
+        return client.embed(texts, **self._asked()).numpy().tolist()
 
     async def aembed(self, client: Any, texts: list[str]) -> Any:
-        reply = await client.async_embed(texts, model=self.options.model, preference=self._preference())
-        return reply.numpy().tolist()
+        return (await client.async_embed(texts, **self._asked())).numpy().tolist()
+
+    def _asked(self) -> dict[str, Any]:
+        o = self.options
+        return _set(model=o.model, dimensions=o.dimensions, preference=self._preference())
 
     def _preference(self) -> RequestProcessingPreference | None:
         o = self.options
@@ -290,13 +317,14 @@ class Baseten(Door):
 
 def _for_embedwire(o: Options) -> dict[str, Any]:
     return _set(
-        base_url=o.url,
+        base_url=o.base_url(""),
         api_key=o.key,
         timeout=o.timeout,
         max_retries=o.retries,
         batch_size=o.batch,
         concurrency=o.concurrency,
         headers=o.headers,
+        dimensions=o.dimensions,
         trust_env=o.trust_env or None,
     )
 

@@ -10,7 +10,8 @@ from datetime import datetime, timezone
 from importlib.metadata import version
 
 from benchmarks.faults.clients import PACKAGES, Door
-from benchmarks.faults.rows import TABLE, Row
+from benchmarks.faults.row import Row
+from benchmarks.faults.rows import TABLE
 from benchmarks.faults.rules import SILENT, Seen
 
 GOOD, BAD, NONE = "✔", "✘", "-"

@@ -1,13 +1,15 @@
-"""The table: what a server does wrong, how the client is used meanwhile, and what would be right."""
+"""The table: what a server does wrong, how the client is used meanwhile, and what would be right.
+
+What servers and gateways do in their own ways stands in `dialects`.
+"""
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
 
+from benchmarks.faults.dialects import DIALECTS
+from benchmarks.faults.row import BOUNDED, ONE_REPEAT, Row
 from benchmarks.faults.rules import (
     BOTH_GO_ON,
     ERROR,
@@ -25,7 +27,6 @@ from benchmarks.faults.rules import (
     STAYS,
     UNREACHED,
     WARNED,
-    Rule,
     answered_at_least,
     at_most,
     grows_at_most,
@@ -45,9 +46,11 @@ from benchmarks.faults.rules import (
 from benchmarks.faults.servers import (
     BAD,
     CASES,
+    CROWDS,
     EIGHT,
     FOUR,
     HAPROXY_408,
+    LONERS,
     LONG,
     MANY,
     MORE,
@@ -56,7 +59,6 @@ from benchmarks.faults.servers import (
     QUERIES,
     SINGLES,
     TITLES,
-    Serve,
     always,
     bomb,
     crashing,
@@ -67,62 +69,16 @@ from benchmarks.faults.servers import (
     once,
     one_by_one,
     packing,
+    pausing,
     quoting,
     refusing,
     refusing_over,
+    restarted,
     scripted,
     spoiling,
-    throttling,
     trickling,
 )
-from benchmarks.faults.worker import Way
 from embedwire.testing import Answer, EmbeddingServer
-
-BOUNDED = (at_most(10), within(30))
-ONE_REPEAT = (at_most(2), within(5))
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Row:
-    """One fault.
-
-    Attributes:
-        name: What the server does.
-        rules: What must hold.
-        note: What else a reader should know.
-        serve: Makes the server.
-        calls: The texts of each call.
-        way: How the client is used; see `worker.Job`.
-        pause: Seconds between two calls.
-        timeout, retries, batch, concurrency: What the client is made with; None: its default.
-        each: How the options of each call's own object differ; empty: all calls use one object.
-        workers: The most calls that go on at once, where they do.
-        gone: Whether nothing listens when the client comes.
-        key_from_environment: Whether the client finds the key there.
-        netrc: Whether there is a ~/.netrc with a password for the server, and the client may look into its environment.
-        debug: Whether to take DEBUG logs.
-        expected: The vector that a text should get.
-    """
-
-    name: str
-    rules: tuple[Rule, ...]
-    note: str = ""
-    serve: Serve = lambda elsewhere: EmbeddingServer()
-    calls: tuple[list[str], ...] = (FOUR,)
-    way: Way = "calls"
-    pause: float = 0.0
-    timeout: float | None = None
-    retries: int | None = None
-    batch: int | None = None
-    concurrency: int | None = None
-    each: tuple[dict[str, Any], ...] = ()
-    workers: int = 1000
-    gone: bool = False
-    key_from_environment: bool = False
-    netrc: bool = False
-    debug: bool = False
-    expected: Callable[[str], list[float]] = right_vector
-
 
 TABLE: dict[str, list[Row]] = {
     "For comparison": [
@@ -200,6 +156,30 @@ TABLE: dict[str, list[Row]] = {
             serve=packing("<d"),
             calls=(*MANY[:2],),
             rules=(RIGHT_OR_LOUD,),
+        ),
+        Row(
+            name="16-bit floats in base64, two calls of 64 texts",
+            serve=packing("<e"),
+            calls=(*MANY[:2],),
+            rules=(RIGHT_OR_LOUD,),
+        ),
+        Row(
+            name="8-bit numbers in base64, two calls of 64 texts",
+            serve=packing("<b", scale=127),
+            calls=(*MANY[:2],),
+            rules=(RIGHT_OR_LOUD,),
+        ),
+        *(
+            Row(
+                name=f"{what} in base64, also where decimal was asked for",
+                serve=packing(code, always=True, scale=scale),
+                rules=(RIGHT_OR_LOUD,),
+            )
+            for what, code, scale in (
+                ("64-bit numbers", "<d", 1),
+                ("16-bit floats", "<e", 1),
+                ("8-bit numbers", "<b", 127),
+            )
         ),
         Row(
             name="big-endian numbers in base64 on one of two routes that a header chooses, an object for each",
@@ -326,13 +306,44 @@ TABLE: dict[str, list[Row]] = {
             rules=(RIGHT, *ONE_REPEAT),
         ),
         Row(
-            name="429 with `Retry-After: 4` for one model; a query of another model meanwhile, by an object of its own",
-            serve=throttling("busy"),
+            name="429 with `Retry-After: 4` for one model, for ever; a query of another model meanwhile, by an object of its own",
+            serve=pausing("busy", Answer.throttled(retry_after=4)),
             way="together",
             calls=(MANY[0], ["A query."]),
             each=({"model": "busy"}, {"model": "other"}),
             pause=0.5,
+            timeout=10,
             rules=(LAST_RIGHT, last_within(1)),
+        ),
+        Row(
+            name='503 "Loading model" for one model; a query of another model meanwhile, by an object of its own',
+            serve=pausing("busy", Answer.loading()),
+            way="together",
+            calls=(MANY[0], ["A query."]),
+            each=({"model": "busy"}, {"model": "other"}),
+            pause=0.5,
+            timeout=3,
+            rules=(LAST_RIGHT, last_within(1)),
+        ),
+        Row(
+            name="llama-server with 8 slots, restarted with 1 between two calls of 200 texts, batch set to 8",
+            serve=restarted(8, 1, MANY[1][0]),
+            way="together",
+            calls=(CROWDS[0], [*MANY[1], *CROWDS[1]]),
+            pause=2,
+            batch=8,
+            rules=(RIGHT, in_flight(5)),
+            note="It has 5 HTTP threads then. Requests in flight are those after the restart.",
+        ),
+        Row(
+            name="llama-server with 4 slots, restarted with 2 between two calls of 200 texts, batch set to 8",
+            serve=restarted(4, 2, MANY[1][0]),
+            way="together",
+            calls=(CROWDS[0], [*MANY[1], *CROWDS[1]]),
+            pause=2,
+            batch=8,
+            rules=(RIGHT, in_flight(6)),
+            note="It has 6 HTTP threads then. Requests in flight are those after the restart.",
         ),
         Row(
             name="one request at a time, 0.1 s for 1000 characters; 300 titles, then 40 pages, and a query meanwhile",
@@ -350,6 +361,16 @@ TABLE: dict[str, list[Row]] = {
             workers=4,
             timeout=0.5,
             rules=(piles_up_at_most(8, 0.4), answered_at_least(12)),
+        ),
+        Row(
+            name="the same with 0.3 s each, repeats switched off",
+            serve=one_by_one(lambda request: 0.3),
+            way="together",
+            calls=(*SINGLES[:24],),
+            workers=4,
+            timeout=0.5,
+            retries=0,
+            rules=(piles_up_at_most(8, 0.3), answered_at_least(8)),
         ),
     ],
     "Servers that refuse": [
@@ -418,7 +439,12 @@ TABLE: dict[str, list[Row]] = {
             serve=lambda elsewhere: EmbeddingServer(api_key="another key"),
             rules=(ERROR, at_most(1)),
         ),
-        Row(name="404", serve=always(Answer.error(404, "File Not Found")), rules=(ERROR, at_most(1))),
+        Row(
+            name="404",
+            serve=always(Answer.error(404, "File Not Found")),
+            rules=(ERROR, at_most(2)),
+            note="embedwire asks at `/embeddings`, too.",
+        ),
         Row(
             name="307 to another origin",
             serve=lambda elsewhere: EmbeddingServer(
@@ -475,6 +501,11 @@ TABLE: dict[str, list[Row]] = {
         ),
         Row(name="texts of a str subclass whose `==` ignores case", calls=(CASES,), rules=(RIGHT,)),
         Row(
+            name="texts of a str subclass that is equal to none, not even to itself",
+            calls=(LONERS,),
+            rules=(RIGHT,),
+        ),
+        Row(
             name="a log handler raises SystemExit in the second of three calls",
             way="log",
             calls=(*SINGLES[:3],),
@@ -511,4 +542,5 @@ TABLE: dict[str, list[Row]] = {
             note="embedwire has `trust_env=True`, which others have by default.",
         ),
     ],
+    **DIALECTS,
 }

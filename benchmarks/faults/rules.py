@@ -32,6 +32,7 @@ class Seen:
     Attributes:
         did: What happened in the client's process.
         expected: The vector that a text should get.
+        off: How far off each of its numbers may be.
         requests: What the server received.
         elsewhere: What another server received, which the client was not made with.
         peak: The most requests that were in flight at the server.
@@ -41,6 +42,7 @@ class Seen:
 
     did: Observed
     expected: Callable[[str], list[float]] = right_vector
+    off: float = 0.0
     requests: Sequence[Request] = ()
     elsewhere: Sequence[Request] = ()
     peak: int = 0
@@ -54,8 +56,8 @@ class Seen:
 
     @property
     def sent(self) -> list[Request]:
-        """The requests for embeddings."""
-        return [request for request in self.requests if request.embeds]
+        """The requests for embeddings, whatever their path."""
+        return [request for request in self.requests if request.method == "POST"]
 
     @property
     def ended(self) -> bool:
@@ -77,10 +79,17 @@ class Seen:
         vectors = call.vectors or []
         if len(vectors) != len(call.texts):
             return f"{len(vectors)} vectors for {len(call.texts)} texts, {SILENT}"
-        if any(row is not None and len(row) != DIMENSIONS for row in vectors):
+        right = [self.expected(text) for text in call.texts]
+        pairs = list(zip(vectors, right, strict=True))
+        if any(row is not None and len(row) != len(wanted) for row, wanted in pairs):
             return f"WRONG widths, {SILENT}"
-        fits = all(row == self.expected(text) for row, text in zip(vectors, call.texts, strict=True))
+        fits = all(row is not None and self._fits(row, wanted) for row, wanted in pairs)
         return RIGHT_WORD if fits else f"WRONG vectors, {SILENT}"
+
+    def _fits(self, row: list[float], wanted: list[float]) -> bool:
+        if not self.off:
+            return row == wanted
+        return all(abs(got - number) <= self.off for got, number in zip(row, wanted, strict=True))
 
     @property
     def error(self) -> str | None:
@@ -261,6 +270,13 @@ def tells(*words: object) -> Rule:
         holds=lambda seen: all(str(word) in (seen.error or "") for word in words),
     )
 
+
+BLAMES_NO_TEXT = Rule(
+    words="which blames no text (`TextRefused`, where there is such a thing)",
+    holds=lambda seen: all(
+        call.failure is None or call.failure.name != "TextRefused" for call in seen.did.calls
+    ),
+)
 
 NO_REPEAT = Rule(
     words="no request sent twice",

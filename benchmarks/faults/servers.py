@@ -12,7 +12,7 @@ from functools import cache
 from typing import Any, TypeAlias
 
 from benchmarks.faults.rules import right_vector
-from benchmarks.faults.worker import AnyCase
+from benchmarks.faults.worker import AnyCase, Loner
 from embedwire.testing import Answer, EmbeddingServer, Request, vector
 
 Serve: TypeAlias = "Callable[[str], EmbeddingServer]"  # the URL of another server → the server of a cell
@@ -24,7 +24,9 @@ EIGHT = [f"One of eight texts, number {number}." for number in range(8)]
 MANY = [[f"Text {number} of call {call}." for number in range(64)] for call in range(3)]
 SINGLES = [[f"A single text, number {number}."] for number in range(81)]
 CASES = [AnyCase(text) for text in ("Apple", "APPLE", "apple")]
+LONERS = [Loner(text) for text in ("Apple", "Pear", "Apple", "Plum")]
 QUERIES = [[f"Query {number} of one of twelve callers"] for number in range(12)]
+CROWDS = [[f"Text {number} of crowd {call}." for number in range((200, 136)[call])] for call in range(2)]
 TITLES = [f"Title {number}" for number in range(300)]
 PAGES = [f"Page {number}: ".ljust(2000, "x") for number in range(40)]
 LONG = " ".join(f"word{number}" for number in range(200_000))  # 2 MB
@@ -147,11 +149,14 @@ def written(body: dict[str, Any], status: str = "200 OK") -> bytes:
     return head.encode() + content
 
 
-def right_reply(request: Request, pack: Callable[[list[float]], str] | None = None) -> dict[str, Any]:
-    """The right vectors, in the encoding that was asked for."""
+def right_reply(
+    request: Request, pack: Callable[[list[float]], str] | None = None, packed: bool | None = None
+) -> dict[str, Any]:
+    """The right vectors, in base64 or not; None: as it was asked for."""
     pack = pack or _base64
-    packed = request.json.get("encoding_format") == "base64"
-    rows = [right_vector(text) for text in request.texts]
+    packed = request.json.get("encoding_format") == "base64" if packed is None else packed
+    given = request.json["input"]
+    rows = [right_vector(text) for text in ([given] if isinstance(given, str) else given)]
     data = [
         {"object": "embedding", "index": index, "embedding": pack(row) if packed else row}
         for index, row in enumerate(rows)
@@ -181,16 +186,17 @@ HAPROXY_408 = (
 )
 
 
-def packing(code: str, tenant: str | None = None) -> Serve:
-    """Vectors in base64 are packed in another way, for all or for one tenant."""
+def packing(code: str, tenant: str | None = None, *, always: bool = False, scale: int = 1) -> Serve:
+    """Vectors in base64 are packed in another way, for all or for one tenant, also where decimal was asked for."""
 
     def pack(row: list[float]) -> str:
-        return base64.b64encode(struct.pack(f"{code[0]}{len(row)}{code[1]}", *row)).decode()
+        numbers = row if scale == 1 else [round(number * scale) for number in row]
+        return base64.b64encode(struct.pack(f"{code[0]}{len(row)}{code[1]}", *numbers)).decode()
 
     def script(request: Request) -> Answer | None:
         if not request.embeds or (tenant and request.headers.get("x-tenant") != tenant):
             return None
-        return Answer(body=right_reply(request, pack))
+        return Answer(body=right_reply(request, pack, packed=True if always else None))
 
     return scripted(script)
 
@@ -225,10 +231,29 @@ def quoting(request: Request) -> Answer | None:
     return Answer.error(400, f"cannot embed: {long[0][500_000:500_200]}") if long else None
 
 
-def throttling(model: str) -> Serve:
-    """One model gets a 429 and a long pause, always."""
-    return scripted(
-        lambda request: (
-            Answer.throttled(retry_after=4) if request.embeds and request.json["model"] == model else None
-        )
-    )
+def pausing(model: str, answer: Answer) -> Serve:
+    """Requests of one model always get this answer."""
+    return scripted(lambda request: answer if request.embeds and request.json["model"] == model else None)
+
+
+def restarted(before: int, after: int, first: str) -> Serve:
+    """A llama-server that comes back with another number of slots before this text is sent.
+
+    It closes what is idle for 0.3 s, so that no connection is left by then; the requests in flight are counted anew.
+    """
+
+    def serve(elsewhere: str) -> EmbeddingServer:
+        slots = [before]
+
+        def script(request: Request) -> Answer | None:
+            if first in request.texts:
+                slots[0], server.peak_in_flight = after, 1
+            if request.place != "/props":
+                return None
+            told = {"total_slots": slots[0], "default_generation_settings": {"n_ctx": 512}}
+            return Answer(body=told)
+
+        server = EmbeddingServer(script=script, latency=0.05, idle_timeout=0.3)
+        return server
+
+    return serve

@@ -116,6 +116,18 @@ class AnyCase(str):
         return hash(self.lower())
 
 
+class Loner(str):
+    """A text that is equal to none, not even to itself."""
+
+    __slots__ = ()
+
+    def __eq__(self, other: object) -> bool:
+        return False
+
+    def __hash__(self) -> int:
+        return 0
+
+
 def work(job: Job, link: Connection) -> None:
     """Does the job: sends None when it begins, and at the end what it observed."""
     for name in list(os.environ):
