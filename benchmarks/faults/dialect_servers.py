@@ -119,7 +119,7 @@ def at_first(times: int, answer: Answer) -> Serve:
 
 
 def for_a_while(seconds: float, say: Callable[[float], Answer], *, first: str = "") -> Serve:
-    """For so long all requests get an answer made from the seconds left, the first with a text being the first of them."""
+    """So long all requests get an answer made from the seconds left; it begins with the first one, or one text's."""
 
     def serve(elsewhere: str) -> EmbeddingServer:
         begun: list[float] = []

@@ -126,6 +126,7 @@ DIALECTS: dict[str, list[Row]] = {
             prefix="/openai/deployments/e",
             query="api-version=2024-02-01",
             rules=(RIGHT, at_most(2)),
+            note="openai and LlamaIndex have classes of their own for Azure.",
         ),
         Row(
             name="400: the field `encoding_format` is refused (Jina)",
@@ -142,6 +143,7 @@ DIALECTS: dict[str, list[Row]] = {
                 refused(400, {"detail": "Argument 'encoding_format' must be 'base64'"}),
             ),
             rules=(RIGHT, at_most(3)),
+            note="baseten-performance-client has `encoding_format=` for this.",
         ),
         Row(
             name="400: no matryoshka representation; `dimensions=4` (vLLM)",
@@ -242,13 +244,13 @@ DIALECTS: dict[str, list[Row]] = {
             note="With 65 s and `timeout=300` it is tested, in simulated time, in `tests/server`.",
         ),
         Row(
-            name="3 s between the first half of the reply and the second; `timeout=6`",
+            name="the reply comes in pieces, 2 s apart; `timeout=8`",
             serve=dialect(
                 lambda request: (
                     Answer(
                         body=lambda reply: reply,
-                        drip=3,
-                        piece=10_000,
+                        drip=2,
+                        piece=12_000,
                     )
                     if request.embeds
                     else None
@@ -256,7 +258,7 @@ DIALECTS: dict[str, list[Row]] = {
             ),
             calls=(MANY[0],),
             batch=64,
-            timeout=6,
+            timeout=8,
             rules=(RIGHT, at_most(1)),
         ),
     ],
@@ -295,7 +297,7 @@ DIALECTS: dict[str, list[Row]] = {
             note="A 403 that speaks of a rate passes.",
         ),
         Row(
-            name="403: rate limit, try again in 1.5 s; once",
+            name="403 for 1.5 s, with a rate limit and a time to wait in its words",
             serve=for_a_while(
                 1.5,
                 lambda left: refused(

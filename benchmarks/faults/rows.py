@@ -60,6 +60,7 @@ from benchmarks.faults.servers import (
     SINGLES,
     TITLES,
     always,
+    always_packing,
     bomb,
     crashing,
     dying_connection,
@@ -77,6 +78,7 @@ from benchmarks.faults.servers import (
     scripted,
     spoiling,
     trickling,
+    wide_vector,
 )
 from embedwire.testing import Answer, EmbeddingServer
 
@@ -171,8 +173,9 @@ TABLE: dict[str, list[Row]] = {
         ),
         *(
             Row(
-                name=f"{what} in base64, also where decimal was asked for",
-                serve=packing(code, always=True, scale=scale),
+                name=f"{what} in base64, also where decimal was asked for; 384 of them a vector",
+                serve=always_packing(code, scale=scale),
+                expected=wide_vector,
                 rules=(RIGHT_OR_LOUD,),
             )
             for what, code, scale in (
@@ -306,7 +309,7 @@ TABLE: dict[str, list[Row]] = {
             rules=(RIGHT, *ONE_REPEAT),
         ),
         Row(
-            name="429 with `Retry-After: 4` for one model, for ever; a query of another model meanwhile, by an object of its own",
+            name="429 with `Retry-After: 4` for one model, always; a query of another meanwhile, by its own object",
             serve=pausing("busy", Answer.throttled(retry_after=4)),
             way="together",
             calls=(MANY[0], ["A query."]),
@@ -316,7 +319,7 @@ TABLE: dict[str, list[Row]] = {
             rules=(LAST_RIGHT, last_within(1)),
         ),
         Row(
-            name='503 "Loading model" for one model; a query of another model meanwhile, by an object of its own',
+            name='503 "Loading model" for one model, always; a query of another meanwhile, by its own object',
             serve=pausing("busy", Answer.loading()),
             way="together",
             calls=(MANY[0], ["A query."]),

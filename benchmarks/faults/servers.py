@@ -149,12 +149,10 @@ def written(body: dict[str, Any], status: str = "200 OK") -> bytes:
     return head.encode() + content
 
 
-def right_reply(
-    request: Request, pack: Callable[[list[float]], str] | None = None, packed: bool | None = None
-) -> dict[str, Any]:
-    """The right vectors, in base64 or not; None: as it was asked for."""
+def right_reply(request: Request, pack: Callable[[list[float]], str] | None = None) -> dict[str, Any]:
+    """The right vectors, in the encoding that was asked for."""
     pack = pack or _base64
-    packed = request.json.get("encoding_format") == "base64" if packed is None else packed
+    packed = request.json.get("encoding_format") == "base64"
     given = request.json["input"]
     rows = [right_vector(text) for text in ([given] if isinstance(given, str) else given)]
     data = [
@@ -186,19 +184,47 @@ HAPROXY_408 = (
 )
 
 
-def packing(code: str, tenant: str | None = None, *, always: bool = False, scale: int = 1) -> Serve:
-    """Vectors in base64 are packed in another way, for all or for one tenant, also where decimal was asked for."""
+def packing(code: str, tenant: str | None = None, *, scale: int = 1) -> Serve:
+    """Vectors in base64 are packed in another way, for all or for one tenant."""
+
+    def script(request: Request) -> Answer | None:
+        if not request.embeds or (tenant and request.headers.get("x-tenant") != tenant):
+            return None
+        return Answer(body=right_reply(request, packer(code, scale)))
+
+    return scripted(script)
+
+
+def always_packing(code: str, *, scale: int = 1) -> Serve:
+    """Vectors as wide as a model's are packed in another way, also where decimal was asked for."""
+    pack = packer(code, scale)
+
+    def packed(item: dict[str, Any], text: str) -> dict[str, Any]:
+        return {**item, "embedding": pack(wide_vector(text))}
+
+    def script(request: Request) -> Answer | None:
+        if not request.embeds:
+            return None
+        reply = right_reply(request)
+        data = [packed(item, text) for item, text in zip(reply["data"], request.texts, strict=True)]
+        return Answer(body={**reply, "data": data})
+
+    return scripted(script)
+
+
+def packer(code: str, scale: int) -> Callable[[list[float]], str]:
+    """Packs numbers as `struct` names the type; as whole numbers where there is a scale."""
 
     def pack(row: list[float]) -> str:
         numbers = row if scale == 1 else [round(number * scale) for number in row]
         return base64.b64encode(struct.pack(f"{code[0]}{len(row)}{code[1]}", *numbers)).decode()
 
-    def script(request: Request) -> Answer | None:
-        if not request.embeds or (tenant and request.headers.get("x-tenant") != tenant):
-            return None
-        return Answer(body=right_reply(request, pack, packed=True if always else None))
+    return pack
 
-    return scripted(script)
+
+def wide_vector(text: str) -> list[float]:
+    """The text's vector, as wide as a small model's."""
+    return vector(text, 384)
 
 
 def crashing(text: str, answer: Answer) -> Serve:
