@@ -23,7 +23,8 @@ INTRO = """\
 {system}, {minutes:.0f} minutes. Each cell is a process of its own with a server of its own, on a real socket
 (`embedwire.testing.EmbeddingServer`), and has at most {cap:.0f} s. The requests are those for embeddings that the
 server received; its other questions (`/health`) are counted as GET. The seconds are those of the calls, without the
-import of the package. Vectors are compared with the text's own, to the last bit.
+import of the package; they are rough, as several cells run at once. Vectors are compared with the text's own, to the
+last bit; to 1e-6 where they are cut.
 
 {good} or {bad} comes from the rule that stands below each table, the same code for every client, embedwire included.
 The rules are those of embedwire's authors; each cell says what happened, for those who would judge otherwise.
