@@ -350,12 +350,12 @@ DIALECTS: dict[str, list[Row]] = {
         Row(
             name='429 for 3 s, "Please retry after 3 seconds" in its words alone (Azure)',
             serve=for_a_while(3, asks_to_wait(429)),
-            rules=(RIGHT, at_most(3), within(8)),
+            rules=(RIGHT, at_most(5), within(10)),
         ),
         Row(
             name="the same with status 200, and 429 as a code in the body",
             serve=for_a_while(3, asks_to_wait(200)),
-            rules=(RIGHT, at_most(3), within(8)),
+            rules=(RIGHT, at_most(5), within(10)),
         ),
         Row(
             name="one request a second, 429 without a word on how long; six calls",

@@ -273,7 +273,7 @@ def restarted(before: int, after: int, first: str) -> Serve:
 
         def script(request: Request) -> Answer | None:
             if first in request.texts:
-                slots[0], server.peak_in_flight = after, 1
+                slots[0], server.peak_in_flight = after, server.in_flight
             if request.place != "/props":
                 return None
             told = {"total_slots": slots[0], "default_generation_settings": {"n_ctx": 512}}
