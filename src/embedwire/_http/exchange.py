@@ -133,7 +133,7 @@ class Exchange:
         if request.slot is not None and request.kind == "document" and self._turns.held(request.form, model):
             await self._turn(request, model, begun)
         while True:
-            await self._hold(request)
+            await self._hold(request, model, begun)
             answer = await self._once(request, last, history, resent, model)
             if isinstance(answer, Done):
                 if request.slot is not None:
@@ -228,12 +228,12 @@ class Exchange:
     async def _turn(self, request: Request[T], model: ModelFacts, since: float) -> None:
         await self._turns.wait(request.form, request.texts, request.kind, request.slot, model, since)
 
-    async def _hold(self, request: Request[T]) -> None:
+    async def _hold(self, request: Request[T], model: ModelFacts, since: float) -> None:
         """Documents are not sent to a server that others wait for: it would fail, and they might be blamed for it."""
         if request.slot is not None and request.kind == "document" and self._ready.is_awaited:
             request.slot.give_back()
             await self._ready.others(request.until)
-            await request.slot.take_again(request.kind)
+            await self._turn(request, model, since)
 
     async def _outlast(
         self, answer: Verdict, history: History, request: Request[T], wait: Wait

@@ -11,7 +11,7 @@ from embedwire._http.exchange import Done, Exchange, Request
 from embedwire._http.records import Fault, Refused
 from embedwire._servers.facts import ModelFacts, ServerFacts
 from embedwire._settings.endpoint import Endpoint
-from embedwire.exceptions import BadReply
+from embedwire.exceptions import BadReply, ServerUnavailable
 
 logger = logging.getLogger("embedwire")
 T = TypeVar("T")
@@ -100,6 +100,7 @@ def is_elsewhere(fault: Fault, base: str, other: str) -> bool:
     Without ``/v1`` some servers answer in a form of their own (llama.cpp), or with a web page.
     """
     if fault.status in _NO_SUCH_PATH:
-        return "model" not in fault.words.lower()
+        waited = fault.error is ServerUnavailable  # in vain
+        return not waited and "model" not in fault.words.lower()
     of_all = fault.error is BadReply and fault.status == 200 and not fault.of_text
     return of_all and other == f"{base}/v1"

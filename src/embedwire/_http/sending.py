@@ -106,7 +106,7 @@ class Sending:
         """
         facts = job.model
         confirming = self._confirming.setdefault(facts, asyncio.Lock())
-        if confirming.locked():
+        if facts.agrees is None:
             slot.give_back()  # who confirms may be without one
         async with confirming:
             told = vectors.matrix.any(axis=1)

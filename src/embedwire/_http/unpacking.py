@@ -47,6 +47,8 @@ class Unpacker:
             self._begin(piece)
         if self._stream is None:
             return piece[:most]
+        if self._stream.eof and self._way == "deflate":  # what comes after it is kept by nobody
+            return b""
         out: list[bytes] = []
         try:
             while piece and most > 0:

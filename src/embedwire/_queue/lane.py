@@ -56,9 +56,14 @@ class Lane:
     def full(self, kind: Kind) -> bool:
         """Whether so many batches are under way that no more should be formed: what pauses has left the wire."""
         if self.trying:
-            return any(self.under_way.values())
+            return self.on_the_wire()
         least_allowed = QUERIES_UNDER_WAY if kind == "query" else 1
         return len(self.under_way[kind]) >= max(least_allowed, self.concurrency())
+
+    def on_the_wire(self, but: Batch | None = None) -> bool:
+        """Whether another batch is on the wire now."""
+        batches = (batch for under_way in self.under_way.values() for batch in under_way if batch is not but)
+        return any(batch.slot is not None and batch.slot.held for batch in batches)
 
     def closed_until(self, now: float) -> float:
         """The moment at which the user's rate limit lets the next request through; ``now`` if at once."""

@@ -130,15 +130,19 @@ def _try_one(batch: Batch) -> bool:
     All that was refused meanwhile waits behind that one text.
     """
     lane, items = batch.lane, wanted(batch)
-    if len(batch.items) == 1 or batch.history.bisecting or (lane.refused and not lane.trying):
+    bisecting = batch.history.bisecting
+    conclusive = len(batch.items) == 1 and (batch.trial or not lane.on_the_wire(batch))
+    if conclusive or lane.refused >= REFUSED_AT_FIRST:
         lane.refused, lane.trying = lane.refused + 1, False
         return False
-    if lane.trying:
-        lane.parts[batch.kind].append(_part(batch, items, None, bisecting=True))
-    else:
+    if any(part.trial and part.wanted for part in lane.parts[batch.kind]):
+        lane.parts[batch.kind].append(_part(batch, items, None, bisecting=bisecting))
+        lane.parts[batch.kind][-1].trial = len(items) == 1
+    elif items:
         one = min(reversed(items), key=_dubious)
         rest = [item for item in items if item is not one]
-        _put_back(batch, [part for part in ([one], rest) if part], None, bisecting=True)
+        _put_back(batch, [part for part in ([one], rest) if part], None, bisecting=bisecting)
+        lane.parts[batch.kind][0].trial = True
     lane.trying = True
     return True
 

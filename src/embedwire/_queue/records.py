@@ -226,6 +226,7 @@ class Batch:
         since: Successes of the lane when they were sent first.
         wanted: Texts in it that somebody still wants.
         whole: The refused batch that this one is a part of.
+        trial: Its one text is to show whether the server takes any.
         task: What sends it now.
         slot: Its place on the wire.
         round: Of the tuner.
@@ -241,6 +242,7 @@ class Batch:
     since: int = 0
     wanted: int = 0
     whole: Whole | None = None
+    trial: bool = False
     task: asyncio.Task[None] | None = None
     slot: Slot | None = None
     round: int = -1

@@ -178,4 +178,4 @@ def _values(query: str) -> list[str]:
 
 
 def _names_version(field: str) -> bool:
-    return field.partition("=")[0].lower().endswith("version")
+    return re.fullmatch(r"(?:.*[-_.])?(?:api)?version", field.partition("=")[0].lower()) is not None

@@ -98,7 +98,7 @@ def meaning(words: str, error_type: str, details: Mapping[str, Any]) -> Meaning:
 
 
 def _numbers(words: str, details: Mapping[str, Any]) -> tuple[int | None, int | None]:
-    for pattern in _TOKENS:
+    for pattern in _TOKENS if _ABOUT_TOKENS.search(words) else ():
         if match := pattern.search(words):
             return int(match["tokens"]), int(match["limit"])
     for kind in KINDS:
@@ -153,4 +153,5 @@ _TOO_MANY = [
     for kind in KINDS
     if kind.words.too_many
 ]
+_ABOUT_TOKENS = re.compile(r"token|context|sequence|(?:input|text|prompt) length", re.IGNORECASE)
 _ABOUT_COUNT = re.compile(r"batch|inputs|items|texts|array|list|documents|number of", re.IGNORECASE)

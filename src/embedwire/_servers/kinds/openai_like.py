@@ -16,8 +16,7 @@ OPENAI_LIKE = ServerKind(
             r"(?:length|tokens|context|token size)"
         ),
         # Mistral: "Input id 3 has 9000 tokens, exceeding max 8192"; NIM: "length 600 exceeds maximum allowed token size
-        # 512"; Jina: "cannot exceed 8192 tokens. 10000 tokens given"; Bedrock: "Max input tokens: 8192, request input
-        # token count: 10042".
+        # 512".
         tokens=(
             r"(?P<tokens>\d+)(?: input)?(?: tokens?)?,? (?:which )?"
             r"(?:exceed(?:s|ing)?|is (?:longer|larger|greater) than)\D{0,60}?(?P<limit>\d+)"
@@ -28,7 +27,8 @@ OPENAI_LIKE = ServerKind(
         too_many=(
             r"(?:not be (?:larger|greater) than|(?:must|should|can|may)(?:not| not) exceed|at most"
             r"|(?:less|fewer|smaller) than or equal to|max(?:imum)? batch size(?: is| of)?|up to"
-            r"|max(?:imum)? number of inputs(?: is)?|array with maximum length)"
+            r"|max(?:imum)? number of inputs(?: is)?|array with maximum length"
+            r"|exceed(?:s|ing)?(?: the)? max\w*(?: allowed)?(?: batch size)?(?: of)?)"
             r"\D{0,12}?(?P<most>\d+)"
         ),
         # OpenAI's tiers and its "max 300000 tokens per request", Voyage's "tokens per submitted batch", Mistral's
