@@ -269,7 +269,7 @@ class TestFailures:
                 return Answer.error(500, "failed to encode response: json: unsupported value: NaN")
             return limited(Answer.too_large)(request)
 
-        texts = ["a", LONG, "NaN", "b", LONG + "2"]
+        texts = ["a", LONG, "nothing", "b", LONG + "2"]
         async with (
             EmbeddingServer(script=script) as server,
             own(server, too_long="truncate") as client,
