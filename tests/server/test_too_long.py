@@ -265,7 +265,7 @@ class TestFailures:
         """Beside a text that gets no vector for another reason, the long ones get theirs."""
 
         def script(request: Request) -> Answer | None:
-            if any("NaN" in text for text in request.texts):
+            if any("nothing" in text for text in request.texts):
                 return Answer.error(500, "failed to encode response: json: unsupported value: NaN")
             return limited(Answer.too_large)(request)
 
