@@ -175,7 +175,7 @@ class TestKeys:
     def test_a_wrong_key(self, url: str, key: str | None) -> None:
         """A wrong or missing key is one request and an error that says where keys go, and shows none."""
         with SharedEmbeddingClient(url, api_key=key) as client:
-            with pytest.raises(AuthenticationFailed, match=r"api_key= or EMBEDWIRE_API_KEY") as failure:
+            with pytest.raises(AuthenticationFailed, match=r"api_key=.* EMBEDWIRE_API_KEY") as failure:
                 client.embed(["a text"])
             with pytest.raises(AuthenticationFailed):
                 client.wait_ready(10)

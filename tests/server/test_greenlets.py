@@ -27,7 +27,7 @@ def right(rows, texts):
     return len(rows) == len(texts) and all(map(is_vector_of, rows, texts))
 
 def make(**arguments):
-    return SharedEmbeddingClient(sys.argv[1], **{"model": "m", "encoding": "float", **arguments})
+    return SharedEmbeddingClient(sys.argv[1], **{"model": "test-model", "encoding": "float", **arguments})
 
 async def later(text):
     await asyncio.sleep(0.01)

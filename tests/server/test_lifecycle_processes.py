@@ -23,11 +23,11 @@ PRELUDE = """
 
     def langchain(**arguments):
         from embedwire.langchain import EmbedwireEmbeddings
-        return EmbedwireEmbeddings(base_url=URL, model="m", encoding="float", **arguments)
+        return EmbedwireEmbeddings(base_url=URL, model="test-model", encoding="float", **arguments)
 
     def llama_index(**arguments):
         from embedwire.llama_index import EmbedwireEmbedding
-        return EmbedwireEmbedding(base_url=URL, model_name="m", encoding="float", **arguments)
+        return EmbedwireEmbedding(base_url=URL, model_name="test-model", encoding="float", **arguments)
 """
 
 
@@ -105,16 +105,16 @@ NOTEBOOK = [
     "from embedwire.langchain import EmbedwireEmbeddings\n"
     "from embedwire import EmbeddingClient, SharedEmbeddingClient\n"
     "from embedwire.testing import is_vector_of\n"
-    "embeddings = EmbedwireEmbeddings(base_url=URL, model='m')\n"
-    "client = EmbeddingClient(URL, model='m')\n"
+    "embeddings = EmbedwireEmbeddings(base_url=URL, model='test-model')\n"
+    "client = EmbeddingClient(URL, model='test-model')\n"
     "texts = [f'text {number}' for number in range(60)]\n"
     "def right(rows): return len(rows) == 60 and all(map(is_vector_of, rows, texts))",
     "print(right(embeddings.embed_documents(texts)))",
     "print(right(await embeddings.aembed_documents(texts)))",
     "print(right(await client.embed(texts)))",
-    "with SharedEmbeddingClient(URL, model='m') as shared:\n    print(right(shared.embed(texts)))",
+    "with SharedEmbeddingClient(URL, model='test-model') as shared:\n    print(right(shared.embed(texts)))",
     "rows = [row async for _, vectors in client.stream(texts) for row in vectors]\nprint(right(rows))",
-    "embeddings = EmbedwireEmbeddings(base_url=URL, model='m')\nprint(right(embeddings.embed_documents(texts)))",
+    "embeddings = EmbedwireEmbeddings(base_url=URL, model='test-model')\nprint(right(embeddings.embed_documents(texts)))",
 ]
 
 

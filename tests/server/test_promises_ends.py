@@ -258,7 +258,7 @@ def bye():
 if when == "before the import":
     atexit.register(bye)
 import embedwire
-client = embedwire.SharedEmbeddingClient(url, model="m", encoding="float")
+client = embedwire.SharedEmbeddingClient(url, model="test-model", encoding="float")
 if when == "before the first use":
     atexit.register(bye)
 if used == "True":
@@ -276,7 +276,7 @@ _, url, what, used = sys.argv
 
 class Owner:
     def __init__(self):
-        self.client = embedwire.SharedEmbeddingClient(url, model="m", encoding="float")
+        self.client = embedwire.SharedEmbeddingClient(url, model="test-model", encoding="float")
 
     def act(self, what):
         done = getattr(self.client, what)(*([["x"]] if what in ("embed", "stream") else []))
@@ -375,7 +375,7 @@ class TestProcess:
             import atexit
 
             async def flush():
-                async with EmbeddingClient(URL.replace("127.0.0.1", "localhost"), model="m") as client:
+                async with EmbeddingClient(URL.replace("127.0.0.1", "localhost"), model="test-model") as client:
                     print(right(await client.embed(texts("last")), texts("last")))
 
             atexit.register(lambda: asyncio.run(flush()))

@@ -49,7 +49,8 @@ SERVERS = {
 
 
 #: Time of "auto" over that of the best fixed numbers, the search included.
-TARGET, EXCEPT = 1.2, {"64 slots": 1.7, "shared": 1.5}
+# A server whose header tells nothing is asked what it is before more than four requests are in flight.
+TARGET, EXCEPT = 1.2, {"64 slots": 2.2, "shared": 1.5}
 
 
 async def run(
@@ -116,9 +117,11 @@ def test_one_step_back_per_discovery(name: str) -> None:
     most = server.get("most") or server["max_batch"]
     _, sizes, mock = simulated(server)
     larger = [size for size in sizes if size > most]
-    assert 0 < len(larger) <= 2 * 8  # each of a round of eight, and once more where it might have passed
+    assert (
+        0 < len(larger) <= 3 * 8
+    )  # each of a round of eight, and once or twice more where it might have passed
     later = [size for size in sizes[len(sizes) // 2 :] if size > most]
-    assert len(later) <= 8  # a larger one now and then, since servers change
+    assert len(later) <= 12  # a larger one now and then, since servers change
     assert len({*itertools.chain(*mock.batches)}) == len(TEXTS)
 
 

@@ -106,6 +106,7 @@ class Tuner:
         self._round: _Round | None = None
         self._number = 0  # of the round
         self._took = 0.0  # seconds, of the last request
+        self._was_auto = auto_requests()
 
     def sent(self, now: float, *, full: bool) -> int:
         """A request goes out; what comes back belongs to `done`.
@@ -116,6 +117,9 @@ class Tuner:
         """
         if not full or not (self._auto_texts or self._auto_requests()):
             return -1
+        if self._auto_requests() != self._was_auto:  # only now it is known what is over there: measure anew
+            self._was_auto, self._rate, self._search = not self._was_auto, None, SEARCH
+            self._drop_round()
         if self._round is None:
             self._begin(now)
         return self._number
