@@ -114,7 +114,7 @@ NOTEBOOK = [
     "print(right(await client.embed(texts)))",
     "with SharedEmbeddingClient(URL, model='test-model') as shared:\n    print(right(shared.embed(texts)))",
     "rows = [row async for _, vectors in client.stream(texts) for row in vectors]\nprint(right(rows))",
-    "embeddings = EmbedwireEmbeddings(base_url=URL, model='test-model')\nprint(right(embeddings.embed_documents(texts)))",
+    "embeddings = EmbedwireEmbeddings(URL, model='test-model')\nprint(right(embeddings.embed_documents(texts)))",
 ]
 
 
