@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 
 from embedwire._http.records import Matrix
 
+_TELLING = 200  # numbers that it takes: of fewer, misread 16-bit floats are of one order now and then
 _SPREAD = (
     1e-6  # of a vector's largest number; fewer than one in a hundred thousand of its numbers are smaller
 )
@@ -52,5 +53,7 @@ def convincing(matrix: Matrix) -> bool:
     if bool(np.all((lengths == 0) | (np.abs(lengths - 1) < 0.01))):
         return True
     there = numbers > 0
+    if there.sum() < _TELLING:
+        return False
     near_the_peak = numbers >= _SPREAD * numbers.max(axis=1, keepdims=True)
     return bool((near_the_peak & there).sum() >= _ENOUGH * there.sum())
