@@ -232,7 +232,7 @@ class TestKinds:
     @pytest.mark.parametrize("header", ["nginx/1.24.0", "Caddy", None])
     def test_slots_of_llama_cpp_are_obeyed(self, header: str | None, door: Door, world: World) -> None:
         """Its list of models tells who it is, so that it gets no more than its slots bear."""
-        server = EmbeddingServer(server_header=header, slots=4, latency=0.05)
+        server = EmbeddingServer(server_header=header, slots=4, latency=0.05, script=lists("llamacpp"))
         world.do(server.astart())
         try:
             texts = numbered(3000)
@@ -244,9 +244,7 @@ class TestKinds:
     @pytest.mark.parametrize("door", [by_client, by_langchain])
     def test_other_servers_get_more(self, door: Door, world: World) -> None:
         """A server that bears more, and is no llama.cpp, gets more."""
-        server = EmbeddingServer(server_header="uvicorn", latency=0.2)
-        listed = Answer(body={"data": [{"id": "m", "owned_by": "vllm"}]}, status=200)
-        server.script = lambda request: listed if request.path == "/v1/models" else None
+        server = EmbeddingServer(server_header="uvicorn", latency=0.2, script=lists("vllm"))
         world.do(server.astart())
         try:
             texts = numbered(6000)
@@ -254,6 +252,12 @@ class TestKinds:
             assert server.peak_in_flight > 8
         finally:
             world.do(server.astop())
+
+
+def lists(owned_by: str) -> Callable[[Request], Answer | None]:
+    """A server whose list of models says whose they are."""
+    listed = Answer(body={"data": [{"id": "m", "owned_by": owned_by}]}, status=200)
+    return lambda request: listed if request.path == "/v1/models" else None
 
 
 def tunnel(answer: str) -> Callable[[Any], bytes]:
