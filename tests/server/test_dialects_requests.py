@@ -345,33 +345,25 @@ class TestCrowds:
 
     @simulated
     @pytest.mark.parametrize("at", [0, 150, 399])
-    async def test_a_nan_in_bulk(self, at: int) -> None:
-        """Ollama's NaN text is named among hundreds, and the requests in flight become many again."""
+    @pytest.mark.parametrize(
+        ("words", "error", "most"),
+        [
+            ("failed to encode response: json: unsupported value: NaN", TextRefused, 6),
+            ("boom", RequestError, 12),
+        ],
+        ids=["Ollama's NaN", "without a word"],
+    )
+    async def test_a_text_in_bulk(self, words: str, error: type[RequestError], most: int, at: int) -> None:
+        """A text at which the server fails is named among hundreds, and the requests in flight become many again."""
         texts = numbered(400)
-        nan = Answer.error(500, "failed to encode response: json: unsupported value: NaN")
+        failure = Answer.error(500, words)
         async with EmbeddingServer(server_header=None, latency=0.05) as server:
-            server.script = lambda request: nan if texts[at] in request.texts else None
+            server.script = lambda request: failure if texts[at] in request.texts else None
             async with EmbeddingClient(server.url, batch_size=5, concurrency=8, **PLAIN) as client:
-                with pytest.raises(TextRefused) as caught:
+                with pytest.raises(error) as caught:
                     await client.embed(texts)
                 assert (caught.value.index, list(caught.value.failures)) == (at, [at])
-                assert sum(texts[at] in batch for batch in server.batches) <= 6
-                server.peak_in_flight = 0
-                await client.embed(numbered(400, "later"))
-                assert server.peak_in_flight == 8
-
-    @simulated
-    @pytest.mark.parametrize("at", [0, 150, 399])
-    async def test_an_unknown_500_in_bulk(self, at: int) -> None:
-        """So is one at which the server fails without a word, and the window grows back."""
-        texts = numbered(400)
-        async with EmbeddingServer(server_header=None, latency=0.05) as server:
-            server.script = lambda request: Answer.error(500, "boom") if texts[at] in request.texts else None
-            async with EmbeddingClient(server.url, batch_size=5, concurrency=8, **PLAIN) as client:
-                with pytest.raises(RequestError) as caught:
-                    await client.embed(texts)
-                assert (caught.value.index, list(caught.value.failures)) == (at, [at])
-                assert sum(texts[at] in batch for batch in server.batches) <= 12
+                assert sum(texts[at] in batch for batch in server.batches) <= most
                 server.peak_in_flight = 0
                 await client.embed(numbered(400, "later"))
                 assert server.peak_in_flight == 8

@@ -22,7 +22,7 @@ import numpy as np
 import orjson
 
 from embedwire._http.failures import judge
-from embedwire._http.listing import models
+from embedwire._http.listing import listed
 from embedwire._http.messages import screened, to_error
 from embedwire._http.records import Matrix
 from embedwire._http.reply import ContractBroken, decode, parse
@@ -97,7 +97,7 @@ def check_comparison(matrix: Matrix) -> None:
 def check_answers(body: bytes) -> None:
     """What a server tells of itself is sensible numbers and names that can be sent, or nothing."""
     try:
-        answer, names = parse(body), models(body)
+        answer, names = parse(body), listed(body).models
     except ContractBroken:
         return
     for name in names:

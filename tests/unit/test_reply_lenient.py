@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from embedwire._http.listing import models
+from embedwire._http.listing import listed
 from embedwire._http.reply import ContractBroken, decode
 from embedwire._http.vectors import convincing
 
@@ -95,7 +95,7 @@ class TestFrame:
         """A reply, and a list of models, may begin with a byte order mark; cut short, they are cut short."""
         body, rows = self.GOOD
         assert decode(b"\xef\xbb\xbf{%s}" % body, 1).matrix.tolist() == rows
-        assert models(b'\xef\xbb\xbf{"data":[{"id":"m"}]}') == ["m"]
+        assert listed(b'\xef\xbb\xbf{"data":[{"id":"m"}]}').models == ["m"]
         for cut in (b"\xef\xbb\xbf{%s" % body, b"\xef\xbb\xbf", b"\xef\xbb"):
             with pytest.raises(ContractBroken) as broken:
                 decode(cut, 1)

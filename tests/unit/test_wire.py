@@ -15,7 +15,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from embedwire._http.listing import models
+from embedwire._http.listing import listed
 from embedwire._http.reply import ContractBroken, decode, fit, parse
 from embedwire._http.vectors import near, normalized, plausible
 from embedwire._http.wire import encode
@@ -316,7 +316,7 @@ class TestBrokenReplies:
     @example(b"\x00", 1)
     def test_arbitrary_bytes_only_break_the_contract(self, reply: bytes, count: int) -> None:
         """Nothing that a server sends raises anything but ContractBroken."""
-        for read in (lambda: decode(reply, count), lambda: parse(reply), lambda: models(reply)):
+        for read in (lambda: decode(reply, count), lambda: parse(reply), lambda: listed(reply)):
             with contextlib.suppress(ContractBroken):
                 read()
         with contextlib.suppress(ContractBroken):
@@ -503,4 +503,4 @@ class TestOtherReplies:
     )
     def test_models(self, reply: Any, names: list[str]) -> None:
         """The names in a list of models, and none where there is no list."""
-        assert models(orjson.dumps(reply)) == names
+        assert listed(orjson.dumps(reply)).models == names

@@ -14,12 +14,13 @@ import numpy as np
 
 from embedwire._clients.shortening import Shortening, gathered, off_loop
 from embedwire._http.messages import to_error
-from embedwire._http.records import Fault, Matrix
+from embedwire._http.records import Matrix
+from embedwire._queue.outcomes import other_width
 from embedwire._queue.records import Future
 from embedwire._queue.usage import Ledger
 from embedwire._servers.lengths import Lengths
 from embedwire._settings.options import TooLong
-from embedwire.exceptions import BadReply, Completed, RequestError, TextRefused
+from embedwire.exceptions import Completed, RequestError, TextRefused
 
 logger = logging.getLogger("embedwire")
 T = TypeVar("T")
@@ -133,8 +134,9 @@ class Fitting:
 
     async def _embed_part(self, text: str, index: int) -> Matrix:
         vector = await self._embed(text, index)
-        if self._width not in (None, len(vector)):
-            raise self._other_width(len(vector), index)
+        if self._width is not None and self._width != len(vector):
+            fault = other_width(len(vector), self._width)
+            raise to_error(fault, attempts=1, server=self._server, index=index, count=None)
         self._width = len(vector)
         return vector
 
@@ -156,13 +158,6 @@ class Fitting:
         error, failures = copy.copy(self._failures[min(self._failures)]), self._failures
         error.set_outcome(self._completed, lambda: failures)
         return error
-
-    def _other_width(self, width: int, index: int) -> RequestError:
-        what = f"vectors of {width} numbers where this call's first ones have {self._width}"
-        fault = Fault(
-            error=BadReply, what=what, cure="The model was exchanged meanwhile; embed everything again."
-        )
-        return to_error(fault, attempts=1, server=self._server, index=index, count=None)
 
     async def _made(self, make: Callable[[], T]) -> T:
         return await off_loop(len(self._texts), make)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -22,8 +21,6 @@ from embedwire._http.vectors import convincing, near
 from embedwire._http.verdicts import Verdict
 from embedwire._http.wire import Reply, encode
 from embedwire._servers.facts import MOST_CHANGES, ModelFacts, ServerFacts, same_model
-
-logger = logging.getLogger("embedwire")
 
 LONGEST_SAMPLE = 2000  # characters
 

@@ -10,7 +10,7 @@ from dataclasses import replace
 
 from embedwire._http.exchange import Exchange, Request
 from embedwire._http.failures import judge
-from embedwire._http.listing import models, owners
+from embedwire._http.listing import Listed, listed
 from embedwire._http.messages import screened
 from embedwire._http.place import Place
 from embedwire._http.ready import seen
@@ -146,7 +146,11 @@ class Discovery:
             self._server.told = self._server.kind.read(parse(body))
 
     def _list(self, body: bytes) -> None:
-        self._server.lists(models(body), owners(body))
+        self._note(listed(body))
+
+    def _note(self, told: Listed) -> list[str]:
+        self._server.lists(told.models, told.owners)
+        return told.models
 
     async def _answered(self, url: str, read: Callable[[bytes], None]) -> bool:
         """Asks one thing; False where it may be answered later."""
@@ -182,10 +186,10 @@ class Discovery:
     async def _ask_model(self, form: Form, model: ModelFacts) -> str | None:
         names: list[str] = []
         for base in self._place.bases():
-            listed = await self._listed(base, form, model)
-            if listed is not None:
+            told = await self._listed(base, form, model)
+            if told is not None:
                 self._place.suppose(base)
-                names = listed
+                names = told
                 break
         if len(names) > 1:
             some = screened(", ".join(repr(name[:60]) for name in names[:5]), self._secrets())
@@ -204,18 +208,17 @@ class Discovery:
             method="GET",
             url=self._place.endpoint.models(base),
             encode=lambda last: None,
-            read=lambda reply: (models(reply.body), owners(reply.body)),
+            read=lambda reply: listed(reply.body),
             form=form,
             texts=[],
         )
         try:
-            names, owned_by = (await self._exchange.run(request, model)).result
+            told = (await self._exchange.run(request, model)).result
         except Refused as refused:
             if refused.fault.status in _NO_LIST:
                 return None
             raise Refused(Action.GIVE_UP, _of_the_list(refused.fault), refused.history) from None
-        self._server.lists(names, owned_by)
-        return names
+        return self._note(told)
 
 
 def _of_the_list(fault: Fault) -> Fault:

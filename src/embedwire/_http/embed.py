@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from typing import Any
 
 from embedwire._http.discovery import LEARN_FROM, Discovery
@@ -25,7 +24,6 @@ from embedwire._settings.address import Target
 from embedwire._settings.options import RateLimit, Timeouts
 from embedwire._settings.settings import Form
 
-logger = logging.getLogger("embedwire")
 QUESTION = Timeouts(total=5, connect=2)  # of a request that no caller waits for
 
 

@@ -208,7 +208,7 @@ class Exchange:
         left = None if until is None else until - now()
         throttled = answer.action is Action.THROTTLE
         alone = request.slot is None or request.slot.crowd <= 1
-        held = _hold(model, request.form, now(), alone=alone) if throttled else Held()
+        held = _held_off(model, request.form, now(), alone=alone) if throttled else Held()
         step = next_step(
             answer, history, retry, model.repeats, paid=paid, left=left, held=held, rand=self._rand
         )
@@ -266,10 +266,7 @@ class Exchange:
             if instead.action is Action.SPLIT:
                 await asyncio.sleep(instead.pause)
             return instead, NO_WAIT
-        sent = self._turns.reserve(request.form, request.texts)
-        await self._turns.until_moment(request.form, sent, request.slot)
-        if request.slot is not None:
-            await request.slot.take_again(request.kind)
+        await self._turns.take(request.form, request.texts, request.kind, request.slot)
         return answer, Wait(begun, min(PAUSE_MOST, wait.pause * 2 or PAUSE_LEAST))
 
     async def _refused(self, action: Action, fault: Fault, history: History, request: Request[T]) -> Refused:
@@ -318,13 +315,12 @@ def _context(request: Request[Any], target: Target, history: History, mark: int 
         bisecting=history.bisecting,
         suspicious=request.suspicious(),
         key=target.api_key is not None or bool(target.headers),
-        proxy=target.proxy is not None,
         tls=target.base_url.startswith("https:"),
         texts=request.texts,
     )
 
 
-def _hold(model: ModelFacts, form: Form, now: float, *, alone: bool) -> Held:
+def _held_off(model: ModelFacts, form: Form, now: float, *, alone: bool) -> Held:
     """The server has too much to do: how long that has been so."""
     throttle, most = model.throttle, form.timeouts.total
     throttle.refused(now, alone=alone, most=most)

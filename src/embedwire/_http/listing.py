@@ -2,32 +2,30 @@
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import dataclass
 
 from embedwire._http.reply import parse
 from embedwire._settings.checks import is_unicode
 
 
-def models(body: bytes) -> list[str]:
-    """The names in a reply to ``GET /v1/models``.
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """The names in a reply to ``GET /v1/models``, and who owns those models, which tells the software."""
+
+    models: list[str]
+    owners: list[str]
+
+
+def listed(body: bytes) -> Listed:
+    """What a reply to ``GET /v1/models`` lists.
 
     Raises:
         ContractBroken: The reply is no JSON object.
     """
-    names = [item.get("id") for item in _models(body)]
-    return [name for name in names if isinstance(name, str) and is_unicode(name)]
-
-
-def owners(body: bytes) -> list[str]:
-    """Who owns those models, which tells the software.
-
-    Raises:
-        ContractBroken: The reply is no JSON object.
-    """
-    names = [item.get("owned_by") for item in _models(body)]
-    return [name for name in names if isinstance(name, str)]
-
-
-def _models(body: bytes) -> list[dict[str, Any]]:
     data = parse(body).get("data")
-    return [item for item in data if isinstance(item, dict)] if isinstance(data, list) else []
+    items = [item for item in data if isinstance(item, dict)] if isinstance(data, list) else []
+    names, owners = [item.get("id") for item in items], [item.get("owned_by") for item in items]
+    return Listed(
+        [name for name in names if isinstance(name, str) and is_unicode(name)],
+        [owner for owner in owners if isinstance(owner, str)],
+    )

@@ -75,7 +75,9 @@ class Sending:
                 if not lessons or not await self._helps(refused, job, slot, attempt):
                     raise
                 job = replace(job, history=replace(refused.history, failures=job.history.failures))
-                await self._moment(job, slot)
+                await self._turns.take(
+                    job.form, job.texts, job.kind, slot
+                )  # nobody reckoned with this request
             else:
                 if await self._holds(job, slot, attempt, vectors):
                     return vectors
@@ -118,7 +120,7 @@ class Sending:
             position = min(np.flatnonzero(told).tolist(), key=lambda place: len(job.texts[place]))
             form = replace(job.form, encoding="float")
             one = replace(job, form=form, texts=[job.texts[position]], spare=False, history=NEW)
-            await self._moment(one, slot)
+            await self._turns.take(one.form, one.texts, one.kind, slot)
             try:
                 decimal = await self._run(one, slot, self._attempt(one, attempt.name, None))
             except Refused as refused:
@@ -136,13 +138,6 @@ class Sending:
 
     def _attempt(self, job: Job, name: str | None, trials: set[ModelFacts] | None) -> Attempt:
         return Attempt(job, name, trials, self._server, self._serving.life, self._transport.secrets)
-
-    async def _moment(self, job: Job, slot: Slot) -> None:
-        """Waits until a request that nobody reckoned with is within the rate limit."""
-        reserved = self._turns.reserve(job.form, job.texts)
-        if reserved is not None:
-            await self._turns.until_moment(job.form, reserved, slot)
-            await slot.take_again(job.kind)
 
     async def _run(self, job: Job, slot: Slot, attempt: Attempt) -> Vectors:
         request = Request(

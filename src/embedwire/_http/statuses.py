@@ -73,9 +73,8 @@ def by_words(
         return give_up(
             replace(fault, what="the server speaks https (400)", cure="Put https:// into base_url.")
         )
-    if (
-        status == 408 and reused and not seen.resent
-    ):  # HAProxy's and Apache's word on a connection that was idle
+    # HAProxy's and Apache's word on a connection that was idle.
+    if status == 408 and reused and not seen.resent:
         return Verdict(action=Action.RESEND, fault=fault)
     case = _Case(fault, means, seen, headers)
     rules = (_not_ready, _about_the_rate, _about_the_key, _about_the_text, _about_the_request)
@@ -261,8 +260,7 @@ def _permanent(fault: Fault, words: Said, means: Meaning) -> Fault:
     assert fault.status is not None  # noqa: S101 - it is in the table
     what, cure = _PERMANENT[fault.status]
     if words.page:
-        what = "a web page answered, not an embedding server"
-        cure = NO_SERVER
+        what, cure = "a web page answered, not an embedding server", NO_SERVER
     return replace(fault, what=f"{what} ({fault.status})", cure=means.cure or cure)
 
 
@@ -273,7 +271,7 @@ def _refusal(fault: Fault, means: Meaning) -> Fault:
         fault,
         error=TextRefused,
         what=too_large if fault.status == 413 else f"the server refused it ({fault.status})",
-        cure=means.cure or ("See the server's message and log; a text may be too long."),
+        cure=means.cure or "See the server's message and log; a text may be too long.",
         of_size=_OF_SIZE[fault.status],
         too_long=fault.status == 413 and means.max_texts is None,
         unclear=fault.status != 413 and means.max_texts is None,

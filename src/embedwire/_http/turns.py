@@ -64,6 +64,14 @@ class Turns:
             self.release(form, sent)
             raise
 
+    async def take(self, form: Form, texts: list[str], kind: Kind, slot: Slot | None) -> Sent | None:
+        """Waits, off the wire, for a moment under the rate limit, then for a slot; that moment."""
+        sent = self.reserve(form, texts)
+        await self.until_moment(form, sent, slot)
+        if slot is not None:
+            await slot.take_again(kind)
+        return sent
+
     async def wait(
         self, form: Form, texts: list[str], kind: Kind, slot: Slot | None, model: ModelFacts, since: float
     ) -> None:
@@ -80,10 +88,7 @@ class Turns:
         now = asyncio.get_running_loop().time
         while True:
             await self._outlast_pause(form, slot, model, since)
-            sent = self.reserve(form, texts)
-            await self.until_moment(form, sent, slot)
-            if slot is not None:
-                await slot.take_again(kind)
+            sent = await self.take(form, texts, kind, slot)
             # While this waited for a slot, another may have been refused, or the moment may have passed.
             if not self.held(form, model) and (sent is None or now() <= sent.moment + LATE):
                 return

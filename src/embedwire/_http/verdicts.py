@@ -46,7 +46,6 @@ class Context:
         bisecting: The text at fault is being searched for.
         suspicious: A failure that strikes again may be one text's.
         key: A key, or a header of the user's, goes along.
-        proxy: It goes through a proxy that the user named.
         tls: The URL says https.
         texts: The texts in the request: what a server repeats of them is no word of its own.
     """
@@ -64,7 +63,6 @@ class Context:
     bisecting: bool = False
     suspicious: bool = False
     key: bool = False
-    proxy: bool = False
     tls: bool = False
     texts: Sequence[str] = field(default=(), repr=False)
 

@@ -252,14 +252,20 @@ def _of_another_model(call: Call, vectors: Vectors) -> Fault | None:
     width = vectors.matrix.shape[1]
     if not call.make_room(width):
         assert call.matrix is not None  # noqa: S101 - it has a width
-        what = f"vectors of {width} numbers where this call's first ones have {call.matrix.shape[1]}"
-    elif not call.of_one_model(vectors):
-        what = "vectors of another model than this call's first ones"
-    else:
-        return None
-    return Fault(
-        error=BadReply, what=what, cure=f"The model was exchanged meanwhile. {EMBED_AGAIN}", exchanged=True
-    )
+        return other_width(width, call.matrix.shape[1])
+    if not call.of_one_model(vectors):
+        return _exchanged("vectors of another model than this call's first ones")
+    return None
+
+
+def other_width(width: int, first: int) -> Fault:
+    """What is wrong with vectors that have not as many numbers as the call's first ones."""
+    return _exchanged(f"vectors of {width} numbers where this call's first ones have {first}")
+
+
+def _exchanged(what: str) -> Fault:
+    cure = f"The model was exchanged meanwhile. {EMBED_AGAIN}"
+    return Fault(error=BadReply, what=what, cure=cure, exchanged=True)
 
 
 def _note_size(batch: Batch, took: float) -> None:

@@ -48,7 +48,7 @@ class Edge:
 class Lengths:
     """What is known of the longest text that a model takes whole.
 
-    Written by `_queue` (which texts travel alone), and by `_clients.fitting` through its methods. Its state is the
+    Written by `_queue` (which texts travel alone), and by `_clients.shortening` through its methods. Its state is the
     length from which on texts travel alone, an edge for each script, and what was warned of.
 
     Attributes:
