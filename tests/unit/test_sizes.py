@@ -17,15 +17,14 @@ from embedwire._servers.sizes import (
     REST,
     REST_LEAST,
     REST_MOST,
-    UNKNOWN_CONCURRENCY,
     Cap,
     Limits,
     Sizing,
     least,
     max_reply,
 )
-from embedwire._servers.slots import DEFAULT_CONCURRENCY
-from embedwire._servers.tuner import START, Sizes
+from embedwire._servers.slots import Wish
+from embedwire._servers.steps import START, Sizes
 from tests.unit.arguments import form
 
 KIND = {kind.name: kind for kind in KINDS}
@@ -193,7 +192,7 @@ class TestLimits:
         """The sizes that the tuner found, and the work that takes half a second, are the limits."""
         found = sizing()
         tuner = found.of(form()).tuners["document"]
-        tuner.sizes, tuner.work = Sizes(texts=64), 12_000.0
+        tuner._sizes, tuner.work = Sizes(64, 4), 12_000.0
         assert found.of(form()).limits() == Limits(texts=64, work=12_000.0, free=5)
         assert found.of(form()).limits("query").texts == 32
         assert found.of(form(batch_size=7)).limits() == Limits(texts=7)
@@ -205,7 +204,7 @@ class TestLimits:
         assert found.of(form()).limits("query").texts == 32
         found.texts.inferred(16)
         assert found.of(form()).limits("query").texts == 16
-        found.of(form()).tuners["query"].sizes = Sizes(texts=128)
+        found.of(form()).tuners["query"]._sizes = Sizes(128, 4)
         assert found.of(form()).limits("query").texts == 16
         found.texts.named(100)
         assert found.of(form()).limits("query").texts == 100
@@ -230,40 +229,48 @@ class TestLimits:
         assert len(tuners) == 4
 
 
-class TestConcurrency:
+class TestWish:
     """The most requests in flight."""
 
     @pytest.mark.parametrize("kind", [None, *KIND])
     @pytest.mark.parametrize("slots", [None, 1, 64])
     def test_a_users_number_is_obeyed(self, kind: str | None, slots: int | None) -> None:
-        """A number of the user's holds, whatever the server says."""
-        assert sizing(kind, slots=slots).of(form(concurrency=3)).concurrency() == 3
+        """A number of the user's holds for all together, whatever the server says."""
+        assert sizing(kind, slots=slots).of(form(concurrency=3)).wish() == Wish(3, 3)
 
     @pytest.mark.parametrize(
-        ("kind", "slots", "most"),
+        ("kind", "slots", "documents", "most"),
         [
-            (None, None, UNKNOWN_CONCURRENCY),
-            ("llama.cpp", None, UNKNOWN_CONCURRENCY),
-            ("llama.cpp", 1, 2),
-            ("llama.cpp", 4, 8),
-            ("llama.cpp", 8, 12),
-            ("llama.cpp", 64, 68),
-            ("vllm", 4, 8),
-            ("vllm", 64, 128),
-            (None, 4, 8),
-            *[(name, None, DEFAULT_CONCURRENCY) for name in KIND if name != "llama.cpp"],
+            (None, None, 4, 4),
+            ("llama.cpp", None, 4, 4),
+            ("llama.cpp", 1, 2, 5),
+            ("llama.cpp", 4, 4, 8),
+            ("llama.cpp", 8, 4, 8),
+            ("llama.cpp", 64, 8, 12),
+            ("vllm", 4, 4, 8),
+            (None, 4, 4, 8),
+            *[(name, None, 4, 8) for name in KIND if name != "llama.cpp"],
         ],
     )
-    def test_auto(self, kind: str | None, slots: int | None, most: int) -> None:
-        """Four until it is known what is there; twice the slots, but no more than its threads; else eight at first."""
-        assert sizing(kind, slots=slots).of(form()).concurrency() == most
+    def test_auto(self, kind: str | None, slots: int | None, documents: int, most: int) -> None:
+        """Four until it is known what is there; then queries have room beside, within the server's threads."""
+        assert sizing(kind, slots=slots).of(form()).wish() == Wish(documents, most)
 
     def test_auto_follows_what_was_found(self) -> None:
-        """A number that was found by trying holds where nobody said one, and for queries too."""
-        for kind, slots, most in (("vllm", None, 32), ("llama.cpp", None, 4), ("llama.cpp", 2, 4)):
-            found = sizing(kind, slots=slots)
-            found.of(form()).tuners["document"].sizes = Sizes(texts=5, requests=32)
-            assert found.of(form()).concurrency() == most
+        """A number that was found by trying holds, and queries have room beside."""
+        found = sizing("vllm")
+        found.of(form()).tuners["document"]._sizes = Sizes(5, 32)
+        assert found.of(form()).wish() == Wish(32, 36)
+
+    def test_what_is_learnt_later_holds(self) -> None:
+        """When a server tells its slots, or a cap is found, sizes that are in use follow."""
+        found = sizing()
+        sizes = found.of(form())
+        assert (sizes.limits().texts, sizes.wish()) == (5, Wish(4, 4))
+        found.server.kind, found.server.told = KIND["llama.cpp"], Told(slots=1)
+        assert (sizes.limits().texts, sizes.wish()) == (1, Wish(2, 5))
+        found.server.told = Told(slots=16)
+        assert (sizes.limits().texts, sizes.wish()) == (5, Wish(4, 8))
 
 
 class TestSmallThings:

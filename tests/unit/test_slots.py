@@ -8,22 +8,22 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from embedwire._servers.slots import DEFAULT_CONCURRENCY, Slot, Slots
+from embedwire._servers.slots import DEFAULT_CONCURRENCY, Slot, Slots, Wish
 from tests.helpers import in_simulated_time, now, simulated
 
 
 def of(most: int) -> Slots:
     """Slots of which somebody wants so many."""
     slots = Slots()
-    slots.enlist("somebody", lambda: most)
+    slots.enlist("somebody", lambda: Wish.of(most))
     return slots
 
 
 def taken(slots: Slots) -> list[Slot]:
     """All slots that are free."""
     held = []
-    while slots.free:
-        held.append(slots.take())
+    while slots.free("document"):
+        held.append(slots.take("document"))
     return held
 
 
@@ -44,7 +44,7 @@ class TestRoom:
         """No user's number is exceeded; who has no more work has no more say."""
         slots = Slots()
         for who, most in (("a", 5), ("b", 2), ("c", 9)):
-            slots.enlist(who, lambda most=most: most)  # type: ignore[misc]
+            slots.enlist(who, lambda most=most: Wish.of(most))  # type: ignore[misc]
         held = taken(slots)
         assert len(held) == 2
         slots.dismiss("b")
@@ -57,12 +57,36 @@ class TestRoom:
         """A wish is asked for each time, as sizes are found while others wait."""
         most = 2
         slots = Slots()
-        slots.enlist("somebody", lambda: most)
+        slots.enlist("somebody", lambda: Wish.of(most))
         assert len(taken(slots)) == 2
         most = 4
         assert len(taken(slots)) == 2
         most = 1
-        assert not slots.free
+        assert not slots.free("document")
+
+    def test_queries_have_room_beside_documents(self) -> None:
+        """Where somebody wants room for queries, documents leave it, and queries take no place of documents."""
+        slots = Slots()
+        slots.enlist("somebody", lambda: Wish(documents=2, all=5))
+        held = taken(slots)
+        assert (len(held), slots.free("query")) == (2, 3)
+        queries = [slots.take("query") for _ in range(3)]
+        assert (slots.free("query"), slots.free("document")) == (0, 0)
+        held[0].give_back()
+        assert (slots.free("query"), slots.free("document")) == (1, 1)
+        queries[0].give_back()
+        assert (slots.free("query"), slots.free("document")) == (2, 1)
+
+    async def test_trouble_leaves_none_for_queries(self) -> None:
+        """After an overload queries have no room of their own."""
+        slots = Slots()
+        slots.enlist("somebody", lambda: Wish(documents=2, all=5))
+        one, two = taken(slots)
+        one.overloaded()
+        one.give_back()
+        assert (slots.window.allowed, slots.free("query")) == (1, 0)
+        two.give_back()
+        assert (slots.free("query"), slots.free("document")) == (1, 1)
 
     async def test_trouble_leaves_fewer(self) -> None:
         """After an overload 0.7 of those in flight may be, whatever is wished; a round of successes adds one."""
@@ -107,7 +131,7 @@ class TestSlot:
     def test_is_counted_while_it_is_held(self) -> None:
         """A slot is in flight until it is given back; giving it back twice is fine."""
         slots = of(3)
-        one, two = slots.take(), slots.take()
+        one, two = slots.take("document"), slots.take("document")
         assert (slots.in_flight, one.crowd, two.held) == (2, 2, True)
         one.give_back()
         one.give_back()
@@ -117,7 +141,7 @@ class TestSlot:
         """Each slot that becomes free is told to everybody who looks."""
         slots, heard = of(1), list[str]()
         slots.on_free += [lambda: heard.append("a"), lambda: heard.append("b")]
-        slot = slots.take()
+        slot = slots.take("document")
         assert heard == []
         slot.give_back()
         assert heard == ["a", "b"]
@@ -125,7 +149,7 @@ class TestSlot:
     async def test_a_repeat_takes_a_free_one_at_once(self) -> None:
         """Where there is room, nobody waits; who holds one needs no other."""
         slots = of(2)
-        slot = slots.take()
+        slot = slots.take("document")
         await slot.take_again("document")
         assert slots.in_flight == 1
         slot.give_back()
@@ -135,10 +159,10 @@ class TestSlot:
     async def test_repeats_get_theirs_in_order(self) -> None:
         """Repeats of a kind that wait are let in by who looks, the longest waiting first."""
         slots, order = of(1), list[str]()
-        waiting = {name: slots.take() for name in "abc"}
+        waiting = {name: slots.take("document") for name in "abc"}
         for slot in waiting.values():
             slot.give_back()
-        held = slots.take()
+        held = slots.take("document")
 
         async def repeat(name: str) -> None:
             await waiting[name].take_again("document")
@@ -160,11 +184,11 @@ class TestSlot:
     async def test_a_window_that_has_grown_is_theirs_who_wait(self) -> None:
         """Where more may be in flight than before, a repeat that comes now goes after those that waited."""
         slots, most = Slots(), 1
-        slots.enlist("somebody", lambda: most)
-        waiting = {name: slots.take() for name in "abcd"}
+        slots.enlist("somebody", lambda: Wish.of(most))
+        waiting = {name: slots.take("document") for name in "abcd"}
         for slot in waiting.values():
             slot.give_back()
-        held = slots.take()
+        held = slots.take("document")
         kinds = {"a": "document", "b": "query", "c": "document", "d": "query"}
         tasks = {name: asyncio.create_task(waiting[name].take_again(kinds[name])) for name in "abc"}  # type: ignore[arg-type]
         await soon()
@@ -184,9 +208,9 @@ class TestSlot:
     async def test_who_gives_up_waiting_keeps_nothing(self, given: bool) -> None:
         """A repeat that is cancelled while it waits, or in the moment it gets its slot, leaves none behind."""
         slots = of(1)
-        slot = slots.take()
+        slot = slots.take("document")
         slot.give_back()
-        held = slots.take()
+        held = slots.take("document")
         task = asyncio.create_task(slot.take_again("query"))
         await soon()
         held.give_back()
@@ -207,7 +231,7 @@ class TestSlot:
     async def test_what_was_given_up_lingers(self, elapsed: float, usual: float | None, lasts: float) -> None:
         """A request given up counts until such requests end, or for as long again, and for a minute at most."""
         slots, freed = of(1), list[float]()
-        slot, since = slots.take(), now()
+        slot, since = slots.take("document"), now()
         slots.on_free.append(lambda: freed.append(now() - since))
         slot.give_up(elapsed, usual)
         slot.give_back()
@@ -227,14 +251,14 @@ class TestSlot:
     ) -> None:
         """Giving up after the usual time, or a quarter of a second, means that the server has too much to do."""
         slots = of(3)
-        slot, *_ = [slots.take() for _ in range(3)]
+        slot, *_ = [slots.take("document") for _ in range(3)]
         slot.give_up(elapsed, usual)
         assert slots.window.allowed == allowed
 
     async def test_what_was_given_back_does_not_linger(self) -> None:
         """Who has no slot gives none up."""
         slots = of(1)
-        slot = slots.take()
+        slot = slots.take("document")
         slot.give_back()
         slot.give_up(5, None)
         assert slots.in_flight == 0
@@ -253,15 +277,15 @@ def test_no_slot_is_lost(steps: list[tuple[str, int]], most: int) -> None:
         slots = of(most)
 
         def look() -> None:
-            if slots.free:
+            if slots.free("document"):
                 slots.resume("document")
 
         slots.on_free.append(look)
         held: list[Slot] = []
         pausing: list[asyncio.Task[None]] = []
         for step, which in steps:
-            if step == "take" and slots.free:
-                held.append(slots.take())
+            if step == "take" and slots.free("document"):
+                held.append(slots.take("document"))
             elif step == "cancel" and pausing:
                 pausing.pop(which % len(pausing)).cancel()
             elif held and step != "take":

@@ -61,7 +61,7 @@ class Feed:
 
     def window(self) -> int:
         """Pieces that may be under way: enough that larger requests, and more of them, could be filled."""
-        return 4 * self.sizes.concurrency()
+        return 4 * self.sizes.wish().documents
 
 
 def sizes_of(settings: Settings, kind: Kind) -> FormSizes:

@@ -86,7 +86,7 @@ class Dispatcher:
         lane = self._lanes.get(route)
         if lane is None:
             lane = self._lanes[route] = Lane(route)
-            route.slots.enlist(lane, lane.concurrency)
+            route.slots.enlist(lane, lane.wish)
         call = Call(
             lane, texts, kind, future, deadline=deadline, offset=offset, normalize=normalize, ledger=ledger
         )
@@ -138,21 +138,23 @@ class Dispatcher:
 
     def _look(self) -> None:
         """Gives every free slot to whoever is next: a repeat that waits, or a new batch."""
-        while self._lanes and self._slots.free and self._start_next():
+        while self._lanes and self._start_next():
             pass
 
     def _start_next(self) -> bool:
         now = asyncio.get_running_loop().time()
         for kind in reversed(KINDS) if self._queries_in_a_row >= BULK_EVERY else KINDS:
-            if self._slots.resume(kind) or self._form(kind, now):
+            places = self._slots.free(kind)
+            if places and (self._slots.resume(kind) or self._form(kind, now, places)):
                 self._queries_in_a_row = self._queries_in_a_row + 1 if kind == "query" else 0
                 return True
-        for lane in self._lanes.values():
-            lane.rest()
+            if places:
+                for lane in self._lanes.values():
+                    lane.rest(kind)
         return False
 
-    def _form(self, kind: Kind, now: float) -> bool:
-        """Starts the next batch of a kind; lanes take turns."""
+    def _form(self, kind: Kind, now: float, places: int) -> bool:
+        """Starts the next batch of a kind, where one may be sent; lanes take turns."""
         for route, lane in list(self._lanes.items()):
             if not (lane.calls[kind] or lane.parts[kind]) or lane.full(kind):
                 continue
@@ -160,7 +162,7 @@ class Dispatcher:
             if moment > now:
                 self._alarm.set(moment)
                 continue
-            batch = lane.take(kind, now)
+            batch = lane.take(kind, now, places)
             if batch is not None:
                 self._lanes.move_to_end(route)
                 self._start(batch, now)
@@ -169,9 +171,10 @@ class Dispatcher:
 
     def _start(self, batch: Batch, now: float) -> None:
         lane, loop = batch.lane, asyncio.get_running_loop()
-        batch.slot = self._slots.take()
-        full = not batch.history.sent and bool(lane.calls[batch.kind])
-        batch.round = lane.route.sizes.tuners[batch.kind].sent(now, full=full)
+        batch.slot = self._slots.take(batch.kind)
+        all_taken = batch.full and not self._slots.free(batch.kind)
+        sizes, window = lane.route.sizes, self._slots.window
+        batch.number = sizes.sent(batch.kind, batch.work, now, all_taken=all_taken, window=window)
         lane.under_way[batch.kind].add(batch)
         job = Job(
             form=lane.route.form,
@@ -207,6 +210,7 @@ class Dispatcher:
         lane = batch.lane
         batch.over = True
         lane.under_way[batch.kind].discard(batch)
+        lane.route.sizes.tuners[batch.kind].left(batch.number, asyncio.get_running_loop().time())
         left = {call for item in batch.items if item.batch is batch for call, _ in item.rows()}
         left.update(call for call in batch.owed if call.open)
         if left and task.cancelled():  # nobody here asked for it: the loop is ending

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections import OrderedDict, deque
+from dataclasses import replace
 
 from embedwire._http.attempt import LONGEST_SAMPLE
 from embedwire._queue.records import Batch, Call, Item, Route
 from embedwire._servers.sizes import Limits, least
+from embedwire._servers.slots import Wish
 from embedwire._servers.tuner import PER_TEXT
 from embedwire._settings.options import Kind
 
@@ -49,16 +51,16 @@ class Lane:
         """Whether the server ever embedded a text of this form."""
         return self.route.model.seconds is not None
 
-    def concurrency(self) -> int:
+    def wish(self) -> Wish:
         """The most requests in flight that this lane's users want."""
-        return self.route.sizes.concurrency()
+        return self.route.sizes.wish()
 
     def full(self, kind: Kind) -> bool:
         """Whether so many batches are under way that no more should be formed: what pauses has left the wire."""
         if self.trying:
             return self.on_the_wire()
-        least_allowed = QUERIES_UNDER_WAY if kind == "query" else 1
-        return len(self.under_way[kind]) >= max(least_allowed, self.concurrency())
+        wish, under_way = self.wish(), len(self.under_way[kind])
+        return under_way >= (max(QUERIES_UNDER_WAY, wish.all) if kind == "query" else wish.documents)
 
     def on_the_wire(self, but: Batch | None = None) -> bool:
         """Whether another batch is on the wire now."""
@@ -70,11 +72,11 @@ class Lane:
         rate = self.route.form.rate
         return now if rate is None else max(now, self.route.visitor.limiter(rate).next_moment(now))
 
-    def rest(self) -> None:
-        """There is a slot and nothing for it, so that no size can be measured now."""
-        for kind in KINDS:
-            if not self.calls[kind]:
-                self.route.sizes.tuners[kind].idle()
+    def rest(self, kind: Kind | None = None) -> None:
+        """There is a slot and nothing for it, so that no size can be measured now; of one kind, or of any."""
+        for one in KINDS if kind is None else (kind,):
+            if not self.calls[one]:
+                self.route.sizes.tuners[one].idle()
 
     def enter(self, call: Call, most: int) -> None:
         """Puts a call's next texts into the queue."""
@@ -94,10 +96,15 @@ class Lane:
         if self.items.get(item.text) is item:
             del self.items[item.text]
 
-    def take(self, kind: Kind, now: float) -> Batch | None:
+    def take(self, kind: Kind, now: float, places: int) -> Batch | None:
         """The next batch of a kind: a part of one that failed, or as many waiting texts as one request carries.
 
         The next call's texts go first, then it is another call's turn.
+
+        Args:
+            kind: Of the texts.
+            now: The time.
+            places: Requests that may be sent now, this one included; few texts are spread over them.
         """
         parts = self.parts[kind]
         while parts:
@@ -107,7 +114,7 @@ class Lane:
         if not self.calls[kind]:
             return None
         batch = Batch(self, kind, since=self.successes)
-        self._fill(batch, now)
+        self._fill(batch, now, places)
         return batch if batch.items else None
 
     def has_room(self, batch: Batch, text: int = LONGEST_SAMPLE) -> bool:
@@ -117,10 +124,11 @@ class Lane:
         chars = limits.chars
         return (texts is None or len(batch.items) < texts) and (chars is None or batch.chars + text <= chars)
 
-    def _fill(self, batch: Batch, now: float) -> None:
+    def _fill(self, batch: Batch, now: float, places: int) -> None:
         """Moves waiting texts into a batch, as many as it can carry."""
         calls, limits = self.calls[batch.kind], self._limits(batch.kind, now)
-        load = _Load(limits)
+        share = self._share(batch.kind, limits, places)
+        load, full = _Load(limits if share is None else replace(limits, texts=share)), False
         for _ in range(len(calls)):
             call = next(iter(calls))
             full = self._move(batch, call, load, now)
@@ -130,6 +138,21 @@ class Lane:
                 del calls[call]
             if full:
                 break
+        batch.full = full and share is None and bool(calls)
+
+    def _share(self, kind: Kind, limits: Limits, places: int) -> int | None:
+        """Texts for one of several places, where what waits would leave some of them empty; else None.
+
+        Only where the sizes are to be found: a number of the user's is obeyed.
+        """
+        if limits.work is None or limits.texts is None or places < 2:
+            return None
+        waiting, enough = 0, limits.texts * places
+        for call in self.calls[kind]:
+            waiting += call.count - call.cursor
+            if waiting >= enough:
+                return None
+        return max(limits.free, -(-waiting // places))
 
     def _limits(self, kind: Kind, now: float) -> Limits:
         limits, rate = self.route.sizes.limits(kind), self.route.form.rate

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from dataclasses import replace
 
 from embedwire._http.records import Action, Fault, Matrix, Refused, Vectors
@@ -190,7 +189,8 @@ def _divide(batch: Batch, fault: Fault) -> None:
     divided = parts(batch, fault, batch.history)
     whole = None
     if not fault.of_text and fault.position is None:
-        tuner.trouble(len(batch.items))
+        if not batch.history.bisecting:  # a part of what failed tells nothing more
+            tuner.failed(len(batch.items))
         if fault.of_size:
             sizing.texts.refused(len(batch.items))
             if fault.of_size == "chars":
@@ -274,8 +274,7 @@ def _note_size(batch: Batch, took: float) -> None:
     sizing.texts.taken(texts)
     sizing.chars.taken(chars)
     sizing.lengths.taken(max(len(item.text) for item in batch.items))
-    now = asyncio.get_running_loop().time()
-    batch.lane.route.sizes.tuners[batch.kind].done(batch.round, chars, texts, took, now)
+    batch.lane.route.sizes.tuners[batch.kind].done(batch.number, batch.work, took)
     whole = batch.whole
     if whole is None or not whole.parts:
         return

@@ -19,6 +19,7 @@ from embedwire._servers.facts import ModelFacts, same_model
 from embedwire._servers.limiter import Sent
 from embedwire._servers.sizes import FormSizes
 from embedwire._servers.slots import Slot, Slots
+from embedwire._servers.tuner import PER_TEXT
 from embedwire._settings.options import Kind
 from embedwire._settings.settings import Form
 from embedwire.exceptions import Completed
@@ -229,7 +230,8 @@ class Batch:
         trial: Its one text is to show whether the server takes any.
         task: What sends it now.
         slot: Its place on the wire.
-        round: Of the tuner.
+        full: It has as many texts as the sizes allow, and more wait.
+        number: Of the tuner.
         reserved: Its moment under a rate limit.
         over: It has come back; nobody joins its texts any more.
         owed: Callers whose vectors have come and who were not told yet.
@@ -245,7 +247,8 @@ class Batch:
     trial: bool = False
     task: asyncio.Task[None] | None = None
     slot: Slot | None = None
-    round: int = -1
+    full: bool = False
+    number: int = 0
     reserved: Sent | None = None
     over: bool = False
     owed: dict[Call, Any] = field(default_factory=dict)
@@ -265,6 +268,11 @@ class Batch:
     def chars(self) -> int:
         """Characters in it."""
         return sum(len(item.text) for item in self.items)
+
+    @property
+    def work(self) -> int:
+        """What it takes a server to do it, in characters."""
+        return self.chars + PER_TEXT * len(self.items)
 
     @property
     def sent(self) -> int:

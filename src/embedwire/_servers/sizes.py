@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 from embedwire._servers.facts import ServerFacts
 from embedwire._servers.lengths import Lengths
-from embedwire._servers.slots import DEFAULT_CONCURRENCY
-from embedwire._servers.tuner import START, Tuner
+from embedwire._servers.pace import Window
+from embedwire._servers.slots import Wish
+from embedwire._servers.steps import MOST_REQUESTS, START, Bounds
+from embedwire._servers.tuner import Tuner
 from embedwire._settings.options import BatchLimits, Kind
 from embedwire._settings.settings import Form
 
-UNKNOWN_CONCURRENCY = 4  # while it is not known what is over there; see `kinds.llama_cpp`
+QUERY_ROOM = 4  # requests with queries that may be in flight beside as many with documents as may be
 REPLY_BASE = 4 * 2**20  # bytes; also for answers to questions, such as a list of models
 REPLY_PER_TEXT = 2**18  # 8192 numbers in decimal take about 180 KiB; common models have 384 to 4096
 STREAM_CHUNK = 256  # texts per piece of a stream whose batches are limited by characters alone
@@ -134,13 +136,20 @@ class Sizing:
 
 
 class FormSizes:
-    """The sizes that hold for one form now: the user's numbers, under what the server was seen to take."""
+    """The sizes that hold for one form now: the user's numbers, under what the server was seen to take.
+
+    Written by `_queue`. Its state is what was made of what is known of the server, and the age of its window.
+    """
 
     def __init__(self, sizing: Sizing, form: Form) -> None:
         self.sizing = sizing
         self._form = form
+        self._age: int | None = None  # of the window
+        self._learnt: object = None
+        self._made: dict[Kind, Bounds] = {}
         self.tuners: dict[Kind, Tuner] = {
-            kind: sizing.tuner(form, kind, partial(self._tuner, kind)) for kind in START
+            kind: sizing.tuner(form, kind, partial(Tuner, kind, partial(self._bounds, kind)))
+            for kind in START
         }
 
     def limits(self, kind: Kind = "document") -> Limits:
@@ -154,35 +163,58 @@ class FormSizes:
             texts=least(tuner.sizes.texts, most),
             chars=self.sizing.chars.limit,
             work=tuner.work,
-            free=START[kind].texts,
+            free=min(START[kind].texts, tuner.sizes.texts),
             alone=self.sizing.lengths.alone,
         )
 
-    def concurrency(self) -> int:
-        """The most requests that may be in flight now."""
+    def sent(self, kind: Kind, work: float, now: float, *, all_taken: bool, window: Window) -> int:
+        """A request goes out; its number, for the tuner of its kind.
+
+        Args:
+            kind: Of the texts.
+            work: In it.
+            now: The time.
+            all_taken: It is full, and as many requests are in flight as may be.
+            window: What the server can take after trouble.
+        """
+        before, self._age = self._age, window.age
+        if before not in (None, window.age):
+            for tuner in self.tuners.values():
+                tuner.overloaded()
+        if kind == "query":
+            self.tuners["document"].query(now)
+        return self.tuners[kind].sent(work, now, all_taken=all_taken, allowed=window.allowed)
+
+    def wish(self) -> Wish:
+        """The most requests in flight now."""
         if self._form.concurrency is not None:
-            return self._form.concurrency
-        slots, kind = self.sizing.server.told.slots, self.sizing.server.kind
-        if slots is not None:
-            spare = kind.spare_threads if kind is not None and kind.spare_threads is not None else slots
-            return min(2 * slots, slots + spare)
-        if not self._auto_requests():
-            return UNKNOWN_CONCURRENCY
-        return self.tuners["document"].sizes.requests or DEFAULT_CONCURRENCY
+            return Wish.of(self._form.concurrency)
+        bounds, documents = self._bounds("document"), self.tuners["document"].sizes.requests
+        room = QUERY_ROOM if bounds.known else 0
+        return Wish(documents, max(documents, min(bounds.requests, documents + room)))
 
-    def _auto_requests(self) -> bool:
-        """Whether the number of requests in flight is to be found by trying: nobody said it."""
-        server = self.sizing.server
-        known = server.kind is not None and server.kind.spare_threads is None
-        return self._form.concurrency is None and server.told.slots is None and known
+    def _bounds(self, kind: Kind) -> Bounds:
+        """What may be tried now; made anew where something was learnt."""
+        server, most = self.sizing.server, self.sizing.texts_allowed
+        learnt = server.kind, server.told.slots, most
+        if learnt != self._learnt:
+            documents = self._make_bounds(most)
+            # The number of requests is found with documents alone, as queries seldom come in numbers.
+            queries = replace(documents, fixed_requests=START["query"].requests, slots=None)
+            self._learnt, self._made = learnt, {"document": documents, "query": queries}
+        return self._made[kind]
 
-    def _tuner(self, kind: Kind) -> Tuner:
-        return Tuner(
-            kind,
-            auto_texts=self._form.batch is None,
-            requests=self.concurrency,
-            auto_requests=self._auto_requests,
-            most_texts=lambda: self.sizing.texts_allowed,
+    def _make_bounds(self, most: int | None) -> Bounds:
+        kind, slots, batch = self.sizing.server.kind, self.sizing.server.told.slots, self._form.batch
+        spare = None if kind is None else kind.spare_threads
+        return Bounds(
+            # Nothing grows at a server that may have one slot, and threads for a few connections.
+            known=slots is not None or (kind is not None and spare is None),
+            fixed_texts=None if batch is None else batch.texts or START["document"].texts,
+            fixed_requests=self._form.concurrency,
+            texts=most,
+            requests=MOST_REQUESTS if slots is None or spare is None else slots + spare,
+            slots=slots,
         )
 
 

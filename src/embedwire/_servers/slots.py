@@ -6,13 +6,32 @@ import asyncio
 import sys
 from collections import deque
 from collections.abc import Callable
+from typing import NamedTuple
 
 from embedwire._servers.pace import Window
-from embedwire._settings.options import Kind
+from embedwire._settings.options import KINDS, Kind
 
 DEFAULT_CONCURRENCY = 8
+
+
+class Wish(NamedTuple):
+    """The most requests in flight that somebody wants: with documents, and all together, so that queries have room."""
+
+    documents: int
+    all: int
+
+    @classmethod
+    def of(cls, most: int) -> Wish:
+        """So many, whatever is in them."""
+        return cls(most, most)
+
+
 LONG = 0.25  # seconds that a request may take where it is not known how long such requests take
 LINGER_MOST = 60.0  # seconds that a request which nobody waits for any more counts as in flight
+
+
+def _default() -> Wish:
+    return Wish.of(DEFAULT_CONCURRENCY)
 
 
 class Slots:
@@ -24,24 +43,28 @@ class Slots:
 
     Attributes:
         in_flight: Slots held now.
+        documents: Those of them that are held for documents.
         window: What the server can take after trouble.
         on_free: Called when a slot became free.
     """
 
     def __init__(self) -> None:
-        self.in_flight = 0
+        self.in_flight = self.documents = 0
         self.window = Window()
         self.on_free: list[Callable[[], None]] = []
-        self._wishes: dict[object, Callable[[], int]] = {}
+        self._wishes: dict[object, Callable[[], Wish]] = {}
         self._waiting: dict[Kind, deque[asyncio.Future[None]]] = {"query": deque(), "document": deque()}
 
-    @property
-    def free(self) -> bool:
-        """Whether one more request may be sent: the smallest wish counts, or less where the server had trouble."""
-        wish = min((wish() for wish in self._wishes.values()), default=DEFAULT_CONCURRENCY)
-        return self.in_flight < min(wish, self.window.allowed or sys.maxsize)
+    def free(self, kind: Kind) -> int:
+        """How many more requests of a kind may be sent: by the smallest wish, or less where the server had trouble."""
+        documents = most = self.window.allowed or sys.maxsize
+        for wish in self._wishes.values() or (_default,):
+            wanted = wish()
+            documents, most = min(documents, wanted.documents), min(most, wanted.all)
+        left = most - self.in_flight
+        return max(0, left if kind == "query" else min(left, documents - self.documents))
 
-    def enlist(self, who: object, wish: Callable[[], int]) -> None:
+    def enlist(self, who: object, wish: Callable[[], Wish]) -> None:
         """Somebody has work here, and wants at most so many requests in flight."""
         self._wishes.setdefault(who, wish)
 
@@ -49,10 +72,10 @@ class Slots:
         """Somebody has no more work here."""
         self._wishes.pop(who, None)
 
-    def take(self) -> Slot:
+    def take(self, kind: Kind) -> Slot:
         """A slot, whether or not one is free: the caller has looked."""
-        self.in_flight += 1
-        return Slot(self)
+        self._take(kind)
+        return Slot(self, kind)
 
     def resume(self, kind: Kind) -> bool:
         """Gives a slot to the repeat that waits longest; False where none waits."""
@@ -60,7 +83,7 @@ class Slots:
         while waiting:
             future = waiting.popleft()
             if not future.done():
-                self.in_flight += 1
+                self._take(kind)
                 future.set_result(None)
                 return True
         return False
@@ -69,20 +92,26 @@ class Slots:
         """Waits for a slot, and takes it; where the window has grown meanwhile, after those who waited before."""
         future = asyncio.get_running_loop().create_future()
         self._waiting[kind].append(future)
-        while self.free and (self.resume("query") or self.resume("document")):
-            pass
+        for one in KINDS:
+            while self.free(one) and self.resume(one):
+                pass
         try:
             await future
         except asyncio.CancelledError:
             if future.done() and not future.cancelled():
-                self.leave()
+                self.leave(kind)
             raise
 
-    def leave(self) -> None:
+    def leave(self, kind: Kind) -> None:
         """Somebody gave a slot back."""
         self.in_flight -= 1
+        self.documents -= kind == "document"
         for look in self.on_free:
             look()
+
+    def _take(self, kind: Kind) -> None:
+        self.in_flight += 1
+        self.documents += kind == "document"
 
 
 class Slot:
@@ -93,10 +122,11 @@ class Slot:
         sent: Requests sent in it so far; counted by `_http`.
     """
 
-    __slots__ = ("_age", "_slots", "held", "sent")
+    __slots__ = ("_age", "_kind", "_slots", "held", "sent")
 
-    def __init__(self, slots: Slots) -> None:
+    def __init__(self, slots: Slots, kind: Kind) -> None:
         self._slots = slots
+        self._kind: Kind = kind
         self.held = True
         self.sent = 0
         self._age = slots.window.age
@@ -110,11 +140,11 @@ class Slot:
         """The request is over, or pauses."""
         if self.held:
             self.held = False
-            self._slots.leave()
+            self._slots.leave(self._kind)
 
     def hand_over(self) -> Slot:
         """This slot for something else, in the same moment."""
-        other = self._slots.take()
+        other = self._slots.take(self._kind)
         self.give_back()
         return other
 
@@ -154,4 +184,4 @@ class Slot:
         seconds = min(LINGER_MOST, elapsed if usual is None or late else usual - elapsed)
         if self.held and seconds > 0:
             self.held = False
-            asyncio.get_running_loop().call_later(seconds, self._slots.leave)
+            asyncio.get_running_loop().call_later(seconds, self._slots.leave, self._kind)

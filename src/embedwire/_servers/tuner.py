@@ -1,230 +1,330 @@
 """Sizes that find themselves: how many texts per request, and how many requests, by trying and measuring. Pure.
 
-A round is as many requests as may be in flight. Its rate, text done per second, is what counts. Larger sizes are
-tried, one step a round, as long as the rate grows; what does not pay is taken back. Now and then a neighbouring
-size is tried again, since servers change. The time is passed in.
+The rule, of which docs/SIZES.md tells more:
+
+1. Slow start: both sizes double, round after round, while the rate grows nearly as the texts in flight do (Little's
+   law: then nothing waits at the server). After that larger requests alone, then more of them, while a doubling
+   brings a tenth. The step that did not pay is taken back.
+2. Hill climbing: now and then a neighbour of the sizes is tried for a round, and compared with the rounds before and
+   after it. Of all that was tried, the sizes with least in flight are kept whose rate is as good as the best one's.
+3. While queries come, a twentieth less is as good: less is in flight, and a query waits for less.
+
+After trouble fewer requests may be in flight than these: see `pace.Window` (AIMD).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from typing import Literal, NamedTuple
+import math
+from collections.abc import Callable
+from dataclasses import replace
 
+from embedwire._servers.meter import Meter, Round
+from embedwire._servers.steps import MOST_REQUESTS, STEPS, Bounds, Sizes, Step
 from embedwire._settings.options import Kind
 
-STEPS = (5, 8, 16, 32, 64, 128)  # texts per request; limits of servers are mostly powers of two
 PER_TEXT = 40  # characters that a text counts for besides its own: what a server does for each
-REST = (2, 4, 8, 16, 32)  # rounds between two trials, once the search is over: a trial may have had bad luck
-# Seconds. Where a request takes longer, it is not made larger, so that a query need not wait for it.
+PAYS = 1.1  # what a doubling must bring in the slow start
+CLEAR = 1.2  # times the rate, which no second look is needed for
+AS_GOOD, AS_GOOD_FOR_QUERIES = 0.98, 0.97  # of the best rate
+AS_GOOD_LEAST = 0.97  # where the rates differ among themselves by more than that
+REST = (4, 8, 16)  # rounds between two trials
+MOST_DOUBLINGS = 4  # of the first rest, before what failed is tried again
+LEAST, LEAST_REQUESTS = 0.1, 16  # of a round, in seconds and requests, once the slow start is over
+QUERIES_COME = 2.0  # seconds since the last one
+# Seconds of the server. A request that takes more is not made larger: a query would wait for it.
 SLOWEST = 0.5
 
 
-class Step(NamedTuple):
-    """A change of one size, up (1) or down (-1)."""
-
-    size: Literal["requests", "texts"]
-    way: Literal[1, -1]
-
-
-LARGER, SMALLER = Step("texts", 1), Step("texts", -1)
-MORE, FEWER = Step("requests", 1), Step("requests", -1)
-SEARCH = (MORE, LARGER)  # each as often as it pays
-CHECKS = (SMALLER, LARGER, MORE, LARGER, FEWER, LARGER)  # in turn, one after each rest
-# Rate after over rate before a step that is kept. Twice as many requests at a server that has no slot left for them
-# change nothing, and at one that has double the rate; twice as many texts save the overhead of a request.
-KEEP = {MORE: 1.25, LARGER: 1.08, FEWER: 0.97, SMALLER: 0.97}
+SLOW_START = (Step.BOTH, Step.LARGER, Step.MORE)  # each as often as it pays
+NEIGHBOURS = (Step.FEWER, Step.LARGER, Step.SMALLER, Step.MORE)
+CHECKS = (
+    Step.FEWER,
+    Step.MORE,
+    Step.LARGER,
+    Step.MORE,
+    Step.SMALLER,
+    Step.MORE,
+)  # in turn, one after each rest
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Sizes:
-    """What "auto" stands for now, at one server, for one model and one kind of texts.
+class Tried:
+    """How the sizes that were tried compare with the kept ones. Written by `Tuner`.
 
-    Attributes:
-        texts: Most texts in one request.
-        requests: Most requests in flight; None: the start.
+    Its state is the kept sizes, and the rate of each that was tried, in parts of theirs.
     """
 
-    texts: int
-    requests: int | None = None
+    def __init__(self, kept: Sizes) -> None:
+        self.kept = kept
+        self._ratios: dict[Sizes, float] = {}
+        self._doubts: dict[Sizes, float] = {}
+
+    def knows(self, sizes: Sizes) -> bool:
+        """Whether nothing is to be learnt by trying these."""
+        return sizes == self.kept or sizes in self._ratios
+
+    def note(self, sizes: Sizes, ratio: float, *, as_good: float) -> None:
+        """Takes note of a trial; what seems to pay is believed the second time, on the average of both."""
+        if sizes in self._doubts:
+            self._ratios[sizes] = (ratio + self._doubts.pop(sizes)) / 2
+        elif ratio * as_good > 1:
+            self._doubts[sizes] = ratio
+        else:
+            self._ratios[sizes] = ratio
+
+    def keep(self, sizes: Sizes, ratio: float | None = None) -> None:
+        """These sizes are the kept ones from now on; ``ratio``, where it was not noted, is that of their rate."""
+        known = {**self._ratios, self.kept: 1.0}
+        ratio = known.pop(sizes, 1.0) if ratio is None else ratio
+        self._ratios = {other: one / ratio for other, one in known.items() if other != sizes}
+        self._doubts = {}
+        self.kept = sizes
+
+    def forget(self, sizes: Sizes) -> None:
+        """These are to be tried again."""
+        self._ratios.pop(sizes, None)
+
+    def best(self, as_good: float) -> Sizes:
+        """The sizes with least in flight, of those whose rate is as good as the best one's."""
+        known = {**self._ratios, self.kept: 1.0}
+        enough = as_good * max(known.values())
+        good = [sizes for sizes, ratio in known.items() if ratio >= enough]
+        return min(good, key=lambda sizes: (sizes.in_flight, sizes.requests))
 
 
-# Documents: the number that kept the first llama.cpp server alive. Queries are short, and wait together only when
-# many ask at once.
-START: dict[Kind, Sizes] = {"document": Sizes(texts=5), "query": Sizes(texts=32)}
-MOST_REQUESTS = 128
+class Tolerance:
+    """How much less than the best rate is as good. Written by `Tuner`.
 
+    Its state is by how much rates of the same sizes differ, on the average of late, and when the last query came.
+    """
 
-@dataclass(slots=True)
-class _Round:
-    """Requests that are measured together. Written by `Tuner`."""
+    def __init__(self) -> None:
+        self._noise = 0.0
+        self._last_query = -QUERIES_COME
 
-    left: int  # of its requests, until it is over
-    since: float
-    work: int = 0
+    def same_sizes(self, ratio: float) -> None:
+        """Two rates of the same sizes, one after the other, have this ratio."""
+        self._noise += 0.3 * (abs(ratio - 1) - self._noise)
+
+    def query(self, now: float) -> bool:
+        """A query came; whether it is the first one for a while."""
+        before, self._last_query = self._last_query, now
+        return now - before > QUERIES_COME
+
+    def as_good(self, now: float) -> float:
+        """The part of the best rate that is as good: what rates differ by among themselves makes none worse."""
+        as_good = max(AS_GOOD_LEAST, min(AS_GOOD, 1 - 1.5 * self._noise))
+        return min(as_good, AS_GOOD_FOR_QUERIES) if now - self._last_query < QUERIES_COME else as_good
 
 
 class Tuner:
     """Finds the sizes for one kind of requests. Written by `_queue`.
 
-    Its state is the sizes that were kept, the trial that may be going on, and the round that is being measured.
+    Its state is how sizes compare, the trial that is going on, and what the rounds showed.
 
     Args:
-        kind: The number of requests is looked for with documents alone, as queries seldom come in numbers.
-        auto_texts: Whether the texts per request are to be found.
-        requests: The requests that may be in flight now.
-        auto_requests: Whether their number is to be found.
-        most_texts: The most texts that the server takes in one request.
+        kind: Queries begin with larger requests.
+        bounds: What may be tried now.
 
     Attributes:
-        sizes: The sizes that hold now.
-        work: The most work in a request that is not small: what takes half a second, as far as was seen.
+        work: The most work in a request that is not small: what takes `SLOWEST`, as far as was seen.
     """
 
-    def __init__(
-        self,
-        kind: Kind,
-        *,
-        auto_texts: bool,
-        requests: Callable[[], int],
-        auto_requests: Callable[[], bool],
-        most_texts: Callable[[], int | None],
-    ) -> None:
-        self.sizes = START[kind]
+    def __init__(self, kind: Kind, bounds: Callable[[], Bounds]) -> None:
         self.work = 0.0
         self._kind: Kind = kind
-        self._auto_texts = auto_texts
-        self._requests = requests
-        self._auto_requests = auto_requests
-        self._most_texts = most_texts
-        self._kept = self.sizes  # without the trial that may be going on
-        self._rate: float | None = None  # of the kept sizes
-        self._trial: Step | None = None
-        self._search: Sequence[Step] = SEARCH
-        self._rest, self._checks = REST[0], 0
-        self._in_vain = 0  # trials of the present step of the search
-        self._round: _Round | None = None
-        self._number = 0  # of the round
-        self._took = 0.0  # seconds, of the last request
-        self._was_auto = auto_requests()
+        self._bounds = bounds
+        self._meter = Meter()
+        self._tolerance = Tolerance()
+        self._below, self._failures = math.inf, 0  # texts in a request that failed, and how often
+        self._took = 0.0  # seconds of the server for the last request
+        self._allowed = MOST_REQUESTS  # by the window
+        self._begin(bounds())
 
-    def sent(self, now: float, *, full: bool) -> int:
-        """A request goes out; what comes back belongs to `done`.
+    @property
+    def sizes(self) -> Sizes:
+        """The sizes that hold now."""
+        bounds = self._bounds()
+        if (bounds.known, bounds.slots) != self._met:  # only now it is known what is over there
+            self._met = bounds.known, bounds.slots
+            if bounds.start(self._kind) != self._tried.kept:
+                self._begin(bounds)
+        return self._sizes
+
+    def _begin(self, bounds: Bounds) -> None:
+        """Begins anew."""
+        self._met = bounds.known, bounds.slots
+        self._slow_start: tuple[Step, ...] = SLOW_START if bounds.slots is None else ()
+        self._momentum = Step.FEWER
+        self._trials, self._rest = 0, REST[0]
+        self._restart(bounds.start(self._kind))
+
+    def _restart(self, sizes: Sizes) -> None:
+        """Begins with these sizes, and measures anew."""
+        self._tried = Tried(sizes)
+        self._rate: float | None = None  # of the kept sizes
+        self._in_flight = 0.0  # work, in the last round
+        self._take_back()
+
+    def _take_back(self) -> None:
+        """Ends the trial, if there is one, without a result."""
+        self._trial: Step | None = None
+        # A trial's rate, until the kept sizes are measured again.
+        self._pending: tuple[Sizes, float] | None = None
+        self._sizes = self._tried.kept
+        self._meter.change(1.0)
+
+    def sent(self, work: float, now: float, *, all_taken: bool, allowed: int | None) -> int:
+        """A request goes out; its number.
 
         Args:
+            work: In it.
             now: The time.
-            full: It has as many texts as it may have: no rest, and no part of one that failed.
+            all_taken: It is full, and as many requests are in flight as may be.
+            allowed: The most requests that may be in flight after trouble; None: there was none.
         """
-        if not full or not (self._auto_texts or self._auto_requests()):
-            return -1
-        if self._auto_requests() != self._was_auto:  # only now it is known what is over there: measure anew
-            self._was_auto, self._rate, self._search = not self._was_auto, None, SEARCH
-            self._drop_round()
-        if self._round is None:
-            self._begin(now)
-        return self._number
+        self._allowed = allowed or MOST_REQUESTS
+        may = self._sizes.requests <= self._allowed  # else the window is measured, and not the sizes
+        return self._meter.sent(work, now, all_taken=all_taken and may)
 
-    def done(self, number: int, chars: int, texts: int, took: float, now: float) -> None:
-        """A request succeeded.
+    def done(self, number: int, work: float, took: float) -> None:
+        """A request succeeded; it is in flight until it `left`.
 
         Args:
             number: What `sent` said.
-            chars: Characters in it.
-            texts: Texts in it.
+            work: In it.
             took: Seconds from sending to the last vector.
-            now: The time.
         """
-        work = chars + PER_TEXT * texts
-        self._limit_work(work, took)
-        current = self._round
-        if current is None:
-            return
-        current.work += work
-        if number == self._number:
-            self._took = took
-            current.left -= 1
-            if current.left <= 0 and now > current.since:
-                self._judge(current.work / (now - current.since), now)
-
-    def idle(self) -> None:
-        """There is less work than could be in flight: nothing can be measured now."""
-        if self._round is not None:
-            self._drop_round()
-
-    def trouble(self, texts: int) -> None:
-        """A request of so many texts failed as a smaller one might not."""
-        if self._auto_texts and texts >= self.sizes.texts:
-            smaller = max((step for step in STEPS if step < texts), default=STEPS[0])
-            self._kept = replace(self._kept, texts=min(self._kept.texts, smaller))
-            self._search = [step for step in self._search if step.size != "texts"]
-            self._rate = None
-            self._drop_round()
-
-    def _limit_work(self, work: int, took: float) -> None:
-        """Work at which the half second held may double; what took longer steps down to what would not have."""
+        self._meter.came_back(number)
+        # Its part of the time: what else was in flight is not its doing.
+        took *= work / max(work, self._meter.in_flight)
+        self._took = took
         if took > SLOWEST:
             self.work = min(self.work, work * SLOWEST / took)
         else:
             self.work = max(self.work, work * (2 if took * 2 <= SLOWEST else 1))
 
-    def _drop_round(self) -> None:
-        """Measures nothing of the present round, and takes a trial back."""
-        self._round, self._trial = None, None
-        self._number += 1
-        self.sizes = self._kept
+    def left(self, number: int, now: float) -> None:
+        """A request is not in flight any more, whatever became of it."""
+        found = self._meter.left(number, now)
+        if found is not None:
+            self._judge(found, now)
 
-    def _begin(self, now: float) -> None:
-        self._number += 1
-        self._round = _Round(left=max(2, self._requests()), since=now)
+    def idle(self) -> None:
+        """There is less work than could be in flight: nothing can be measured now."""
+        if self._trial or self._pending:
+            self._take_back()
+        self._meter.stop()
 
-    def _judge(self, rate: float, now: float) -> None:
-        """A round is over: keep its sizes or take them back, and decide about the next round."""
-        step = self._trial
-        if step is None or self._rate is None:
-            self._rate = rate
-        elif rate >= KEEP[step] * self._rate:
-            self._rate = rate
-            self._kept = self.sizes
-            self._search = [step, *(other for other in self._search if other != step)]
-            self._in_vain = 0
-        elif step == LARGER and step in self._search and not self._in_vain:
-            # The rate before may have been luck: measure it, and try again.
-            self._in_vain, self._rate = 1, None
+    def query(self, now: float) -> None:
+        """A query is sent beside the documents that this is about."""
+        if self._tolerance.query(now):
+            self._rest = 0
+
+    def failed(self, texts: int) -> None:
+        """A request of so many texts failed as a smaller one might not."""
+        if texts >= self._sizes.texts and not self._bounds().fixed_texts:
+            smaller = max((size for size in STEPS if size < texts), default=STEPS[0])
+            self._below = texts
+            self._slow_start = tuple(step for step in self._slow_start if step is Step.MORE)
+            self._failures += 1
+            self._momentum, self._rest = Step.LARGER, REST[0] * 2 ** min(self._failures, MOST_DOUBLINGS)
+            self._restart(replace(self._tried.kept, texts=min(self._tried.kept.texts, smaller)))
+
+    def overloaded(self) -> None:
+        """The server had too much to do: its window shrank, and the slow start ends."""
+        self._slow_start = tuple(step for step in self._slow_start if step is Step.LARGER)
+        self._restart(self._tried.kept)
+
+    def _judge(self, found: Round, now: float) -> None:
+        """A round is over."""
+        trial, self._trial = self._trial, None
+        if trial is None or self._rate is None:
+            self._measure(found.rate, now)
+        elif self._slow_start:
+            self._climb(trial, found.rate / self._rate, found.in_flight / self._in_flight, now)
+        elif found.rate > CLEAR * self._rate:
+            self._keep(self._sizes, found.rate / self._rate)
+            self._momentum, self._rest = trial, 0
         else:
-            self._search = [other for other in self._search if other != step]
-            self._in_vain = 0
-        self._trial = None if self._rate is None else self._next()
-        self.sizes = self._kept if self._trial is None else self._stepped(self._trial)
-        self._begin(now)
+            self._pending = self._sizes, found.rate
+        self._in_flight = found.in_flight
+        self._go_on(now)
+
+    def _measure(self, rate: float, now: float) -> None:
+        """The kept sizes had this rate, after the trial if one is pending."""
+        before = self._rate
+        self._rate = rate if before is None else (before + rate) / 2
+        if before is None:
+            return
+        self._tolerance.same_sizes(rate / before)
+        if self._pending is not None:
+            sizes, tried = self._pending
+            self._pending = None
+            self._tried.note(sizes, tried / self._rate, as_good=self._tolerance.as_good(now))
+
+    def _climb(self, step: Step, ratio: float, grew: float, now: float) -> None:
+        """A step of the slow start was tried."""
+        if ratio >= (math.sqrt(grew) if step is Step.BOTH else PAYS):
+            self._keep(self._sizes, ratio)
+            return
+        self._slow_start = self._slow_start[1:]
+        if step is Step.BOTH and ratio >= PAYS:
+            # No slot was left for twice the requests, so that what paid was that they are larger.
+            self._keep(replace(self._sizes, requests=self._tried.kept.requests), ratio)
+        elif step is not Step.BOTH and ratio * self._tolerance.as_good(now) > 1:
+            self._keep(self._sizes, ratio)
+        else:
+            self._tried.note(self._sizes, ratio, as_good=1.0)
+
+    def _keep(self, sizes: Sizes, ratio: float) -> None:
+        assert self._rate is not None  # noqa: S101 - there is a ratio to it
+        self._tried.keep(sizes, ratio)
+        self._rate *= ratio
+
+    def _go_on(self, now: float) -> None:
+        """Decides about the sizes of the next round."""
+        best = self._tried.best(self._tolerance.as_good(now))
+        if best != self._tried.kept and not self._slow_start:
+            self._tried.keep(best)
+            self._rate = None
+        self._trial = None if self._rate is None or self._pending is not None else self._next()
+        self._meter.at_least(*((0.0, 0) if self._slow_start else (LEAST, LEAST_REQUESTS)))
+        sizes = self._tried.kept if self._trial is None else self._after(self._trial)
+        if sizes != self._sizes:
+            self._sizes = sizes
+            self._meter.change(0.5 if self._trial in (Step.BOTH, Step.MORE) else 1.0)
 
     def _next(self) -> Step | None:
-        """The next size to try; None to rest."""
-        for step in self._search:
-            if self._stepped(step) != self._kept:
-                return step
-        self._search = ()
+        """The step to try in the next round; None to rest."""
+        kept = self._tried.kept
+        if not self._bounds().known:
+            return None
+        while self._slow_start:
+            if self._after(self._slow_start[0]) != kept:
+                return self._slow_start[0]
+            self._slow_start = self._slow_start[1:]
         self._rest -= 1
         if self._rest > 0:
             return None
-        self._checks += 1
-        self._rest = REST[min(self._checks, len(REST) - 1)]
-        step = CHECKS[self._checks % len(CHECKS)]
-        return step if self._stepped(step) != self._kept else None
+        self._below = math.inf
+        self._rest = REST[min(self._trials // len(CHECKS), len(REST) - 1)]
+        for step in dict.fromkeys((self._momentum, *NEIGHBOURS)):
+            if not self._tried.knows(self._after(step)):
+                self._trials += 1
+                return step
+        self._check_again()
+        return None
 
-    def _stepped(self, step: Step) -> Sizes:
+    def _check_again(self) -> None:
+        """One neighbour is to be tried again, since servers change."""
+        self._tried.forget(self._after(CHECKS[self._trials % len(CHECKS)]))
+        self._trials += 1
+
+    def _after(self, step: Step) -> Sizes:
         """The kept sizes after a step; the same ones where it cannot be taken."""
-        kept = self._kept
-        if step.size == "texts":
-            return replace(kept, texts=self._texts_after(step.way))
-        if self._kind == "query" or not self._auto_requests():
+        bounds, kept = self._bounds(), self._tried.kept
+        if step in (Step.LARGER, Step.BOTH) and self._took > SLOWEST:
             return kept
-        now = kept.requests or self._requests()
-        return replace(kept, requests=min(MOST_REQUESTS, now * 2) if step.way > 0 else max(1, now // 2))
-
-    def _texts_after(self, way: Literal[1, -1]) -> int:
-        now, most = self._kept.texts, self._most_texts()
-        if not self._auto_texts or (way > 0 and self._took > SLOWEST):
-            return now
-        if way > 0:
-            return next((size for size in STEPS if size > now and (most is None or size <= most)), now)
-        return next((size for size in reversed(STEPS) if START[self._kind].texts <= size < now), now)
+        growth = 2.0 if self._slow_start else 1.0
+        sizes = bounds.after(kept, step, growth=growth, below=self._below)
+        return sizes if sizes.requests <= max(kept.requests, self._allowed) else kept
