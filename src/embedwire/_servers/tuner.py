@@ -138,6 +138,7 @@ class Tuner:
         self._below, self._failures = math.inf, 0  # texts in a request that failed, and how often
         self._took = 0.0  # seconds of the server for the last request
         self._allowed = MOST_REQUESTS  # by the window
+        self._met = False, bounds().slots
         self._begin(bounds())
 
     @property
@@ -152,7 +153,6 @@ class Tuner:
 
     def _begin(self, bounds: Bounds) -> None:
         """Begins anew."""
-        self._met = bounds.known, bounds.slots
         self._slow_start: tuple[Step, ...] = SLOW_START if bounds.slots is None else ()
         self._momentum = Step.FEWER
         self._trials, self._rest = 0, REST[0]
@@ -322,9 +322,8 @@ class Tuner:
 
     def _after(self, step: Step) -> Sizes:
         """The kept sizes after a step; the same ones where it cannot be taken."""
-        bounds, kept = self._bounds(), self._tried.kept
+        kept, growth = self._tried.kept, 2.0 if self._slow_start else 1.0
         if step in (Step.LARGER, Step.BOTH) and self._took > SLOWEST:
             return kept
-        growth = 2.0 if self._slow_start else 1.0
-        sizes = bounds.after(kept, step, growth=growth, below=self._below)
+        sizes = self._bounds().after(kept, step, growth=growth, below=self._below)
         return sizes if sizes.requests <= max(kept.requests, self._allowed) else kept
