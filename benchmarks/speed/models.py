@@ -213,7 +213,7 @@ class Infinity(Server):
 
     Its queue takes all texts that wait, up to ``most`` batches; sorts them by length; and the GPU works on them in
     batches, each padded to its longest text. What arrives meanwhile waits until all that were taken are done. A
-    request is answered after its last text, by one thread that makes one answer after another.
+    request is answered after its last text, by the one thread that also takes requests in: they wait behind answers.
 
     Args:
         batch: Texts on the GPU at once.
@@ -246,9 +246,17 @@ class Infinity(Server):
         self.outside, self.answer, self.answer_text = outside, answer, answer_text
         self._waiting: deque[tuple[int, Request]] = deque()  # the length of a text, and whose it is
         self._busy = False
-        self._answering = -math.inf  # until when the thread has answers to make
+        self._handled = -math.inf  # until when the one thread has work
 
     def _accept(self, now: float, request: Request) -> None:
+        self._at(self._handle(now, 0.0), lambda when: self._queued(when, request))
+
+    def _handle(self, now: float, seconds: float) -> float:
+        """When the one thread will have done that."""
+        self._handled = max(now, self._handled) + seconds
+        return self._handled
+
+    def _queued(self, now: float, request: Request) -> None:
         self._waiting.extend((length, request) for length in request.lengths)
         if not self._busy:
             self._busy = True
@@ -269,8 +277,7 @@ class Infinity(Server):
             request.left -= 1
             if not request.left:
                 cost = self.answer + self.answer_text * len(request.lengths)
-                self._answering = max(now, self._answering) + cost
-                self._answer(self._answering + self.outside, request)
+                self._answer(self._handle(now, cost) + self.outside, request)
 
     def _over(self, now: float) -> None:
         self._busy = bool(self._waiting)
@@ -279,7 +286,7 @@ class Infinity(Server):
 
 
 class Vllm(Server):
-    """vLLM: continuous batching. With n texts under way they are done at ``rate`` × n / (n + ``half``) a second.
+    """vLLM: continuous batching. With n texts under way they are done at ``rate`` n / (n + ``half``) a second.
 
     Args:
         rate: Texts per second with endless texts under way.

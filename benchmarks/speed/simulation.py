@@ -54,12 +54,13 @@ def run(
         turnaround: Seconds from a reply to the next request.
     """
     parts = [list(lengths[start : start + batch]) for start in range(0, len(lengths), batch)]
-    todo = list(reversed(parts))
-    arrivals: list[tuple[float, int, list[int]]] = []  # bulk has even numbers, queries have odd ones
+    # Bulk has even numbers, queries have odd ones.
+    arrivals = [
+        (number * turnaround / 10, 2 * number, part) for number, part in enumerate(parts[:concurrency])
+    ]
+    todo = parts[: concurrency - 1 : -1]
     asked: dict[int, float] = {}
     took: list[float] = []
-    for number in range(min(concurrency, len(todo))):
-        arrivals.append((number * turnaround / 10, 2 * number, todo.pop()))
     numbers, left, end = len(arrivals), len(parts), 0.0
     if query_every is not None:
         arrivals.append((query_every / 2, 1, [query_length]))
