@@ -1,8 +1,8 @@
-"""The best fixed numbers for a server, found by trying them: what default settings are measured against.
+"""The best fixed numbers for a server: what default settings are measured against.
 
-For each batch size, the requests in flight are doubled for as long as it pays, or may yet pay; a try that takes half
-as long again as the best so far is given up. Each try is one sample on a fresh server, so the fastest are partly
-lucky: they are tried again, in turns, and the best median wins.
+Which numbers may be best is first reckoned in simulated time, where all pairs are tried and cost nothing; the best of
+those are then tried in truth, each on a fresh server, and the fastest twice more. For a real server the candidates
+are a list. A try that takes half as long again as the best so far is given up.
 """
 
 from __future__ import annotations
@@ -14,17 +14,25 @@ from dataclasses import dataclass, replace
 
 from benchmarks.speed.clients import BEST_FIXED
 from benchmarks.speed.measure import job_of, serving, take
+from benchmarks.speed.models import Behaviour
+from benchmarks.speed.simulation import EVERY, run
+from benchmarks.speed.texts import texts
 from benchmarks.speed.worker import told
-from benchmarks.speed.workloads import Workload
+from benchmarks.speed.workload import BUNDLED, LLAMA_CPP, Workload
 
-BATCHES = (32, 16, 64, 5, 128, 1)  # likely ones first, so that bad ones are given up early
+BATCHES = (1, 2, 5, 8, 16, 32, 64, 128)
 CONCURRENCIES = (1, 2, 4, 8, 16, 32, 64, 128)
-STEPS_IN_VAIN = 2
-GAIN = 1.03  # what a step must bring
+CANDIDATES = {  # on a CPU, for real servers: likely ones first, so that bad ones are given up early
+    LLAMA_CPP: ((16, 2), (5, 4), (4, 2), (32, 1)),
+    BUNDLED: ((32, 8), (128, 2), (64, 4), (128, 8)),
+}
+PROMISING = 4  # candidates of a mock server
+EQUAL = 0.01  # what the reckoning cannot tell apart: then fewer texts in flight come first
 HOPELESS = 1.5
-FINALISTS = 4
-FINAL_ROUNDS = 3
-START = 2.0  # seconds that the process itself may take
+FINALISTS = 2
+FINAL_SECONDS = 8.0  # a finalist whose tries come to more is not tried again
+FINAL_TRIES = 3
+START = 4.0  # seconds that the process itself may take
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,18 +55,35 @@ class Try:
 def sweep(workload: Workload) -> list[Try]:
     """All that was tried."""
     tries: list[Try] = []
+    for batch, concurrency in candidates(workload):
+        tries.append(_try(replace(workload, batch=batch, concurrency=concurrency), best(tries)))
+    ranked = sorted(tries, key=lambda one: one.speed * bool(one.samples), reverse=True)
+    finalists = [one for one in ranked[:FINALISTS] if one.samples]
+    return [_again(workload, one) for one in finalists] + ranked[len(finalists) :]
+
+
+def candidates(workload: Workload) -> Sequence[tuple[int, int]]:
+    """Pairs of texts in a request and requests in flight, among which the best should be."""
+    if not isinstance(workload.server, Behaviour):
+        return CANDIDATES[workload.server]
+    lengths = [len(text) for text in texts(workload.texts, mixed=workload.mixed)]
+    every = EVERY if workload.do == "beside" else None
+    speeds: dict[tuple[int, int], float] = {}
     for batch in BATCHES:
-        fastest, in_vain = 0.0, 0
         for concurrency in CONCURRENCIES:
-            record = best(tries)
-            tries.append(_try(replace(workload, batch=batch, concurrency=concurrency), record))
-            speed = tries[-1].speed
-            in_vain = 0 if speed > GAIN * fastest else in_vain + 1
-            fastest = max(fastest, speed)
-            could_be = speed * CONCURRENCIES[-1] / concurrency
-            if in_vain == STEPS_IN_VAIN or (record and could_be < record.speed):
-                break
-    return _final(workload, tries)
+            if batch * concurrency >= 2 * workload.texts:
+                continue
+            try:
+                done = run(
+                    workload.server.made(), lengths, batch=batch, concurrency=concurrency, query_every=every
+                )
+            except ValueError:  # refused
+                continue
+            speeds[batch, concurrency] = done.rate
+    fewest_first = sorted(speeds, key=lambda pair: pair[0] * pair[1])
+    return sorted(
+        fewest_first, key=lambda pair: speeds[pair] // (EQUAL * max(speeds.values())), reverse=True
+    )[:PROMISING]
 
 
 def best(tries: list[Try]) -> Try | None:
@@ -66,21 +91,14 @@ def best(tries: list[Try]) -> Try | None:
     return max((one for one in tries if one.samples), key=lambda one: (one.samples, one.speed), default=None)
 
 
-def _final(workload: Workload, tries: list[Try]) -> list[Try]:
-    """The same, the fastest tried again."""
-    ranked = sorted(tries, key=lambda one: one.speed if one.samples else 0.0, reverse=True)
-    finalists = [one for one in ranked[:FINALISTS] if one.samples]
-    again = [
-        [_try(replace(workload, batch=one.batch, concurrency=one.concurrency), one) for one in finalists]
-        for _ in range(FINAL_ROUNDS)
-    ]
-    return [_together(tries) for tries in zip(*again, strict=True)] + ranked[len(finalists) :]
-
-
-def _together(tries: Sequence[Try]) -> Try:
-    """Several tries of the same numbers as one."""
+def _again(workload: Workload, one: Try) -> Try:
+    """The same, tried more often if that is quick: the median."""
+    tries = [one]
+    workload = replace(workload, batch=one.batch, concurrency=one.concurrency)
+    while len(tries) < FINAL_TRIES and (len(tries) + 1) * workload.texts / one.speed < FINAL_SECONDS:
+        tries.append(_try(workload, one))
     speed = statistics.median(one.speed for one in tries)
-    return replace(tries[0], speed=speed, samples=sum(one.samples for one in tries))
+    return replace(one, speed=speed, samples=sum(one.samples for one in tries))
 
 
 def _try(workload: Workload, fastest: Try | None) -> Try:

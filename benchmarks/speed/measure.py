@@ -9,13 +9,13 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict
 from pathlib import Path
 
-from benchmarks.speed.server import Behaviour
+from benchmarks.speed.models import Behaviour
 from benchmarks.speed.worker import Job, Sample
-from benchmarks.speed.workloads import Workload
+from benchmarks.speed.workload import BUNDLED, LLAMA_CPP, Workload
 
 ROOT = Path(__file__).parents[2]
 PATIENCE = 300.0  # seconds for one sample
@@ -24,24 +24,28 @@ ENVIRONMENT = {**os.environ, "NO_PROXY": "127.0.0.1,localhost", "LANGSMITH_TRACI
 
 
 @contextmanager
-def serving(behaviour: Behaviour | None) -> Iterator[str]:
-    """The URL of a mock server, or of llama.cpp, in a process of its own."""
-    if behaviour is None:
-        from tests.servers import llamacpp  # needs xllamacpp, and the model that the tests use
-
-        with llamacpp() as url:
+def serving(server: Behaviour | str) -> Iterator[str]:
+    """The URL of a mock server, or of a real one, in a process of its own."""
+    if not isinstance(server, Behaviour):
+        with _real(server) as url:
             yield url
         return
-    command = [sys.executable, "-m", "benchmarks.speed.server", json.dumps(asdict(behaviour))]
+    command = [sys.executable, "-m", "benchmarks.speed.server", json.dumps(asdict(server))]
     with subprocess.Popen(
         command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    ) as server:
-        assert server.stdin
-        assert server.stdout
+    ) as process:
+        assert process.stdin
+        assert process.stdout
         try:
-            yield server.stdout.readline().strip()
+            yield process.stdout.readline().strip()
         finally:
-            server.stdin.close()  # it ends with it
+            process.stdin.close()  # it ends with it
+
+
+def _real(name: str) -> AbstractContextManager[str]:
+    from tests.servers import llamacpp, local_server  # the first needs the model that the tests use
+
+    return {LLAMA_CPP: lambda: llamacpp(slots=4), BUNDLED: local_server}[name]()
 
 
 def take(job: Job, patience: float = PATIENCE) -> Sample:
@@ -69,7 +73,8 @@ def job_of(workload: Workload, client: str, url: str) -> Job:
         batch=workload.batch,
         concurrency=workload.concurrency,
         warm_up=workload.warm_up,
-        exact=workload.server is not None,
+        mixed=workload.mixed,
+        exact=isinstance(workload.server, Behaviour),
     )
 
 
@@ -109,4 +114,4 @@ def _python(code: str) -> tuple[float, float]:
 def _show(workload: Workload, client: str, sample: Sample) -> None:
     what = sample.error or f"{sample.wall:7.3f} s, CPU {sample.cpu:7.3f} s"
     verdict = "right" if sample.right else "WRONG"
-    print(f"{verdict} {workload.name:9} {client:40} {what}", file=sys.stderr, flush=True)
+    print(f"{verdict} {workload.name:20} {client:40} {what}", file=sys.stderr, flush=True)

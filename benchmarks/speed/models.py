@@ -7,7 +7,7 @@ A model is told what arrives and how late it is, and tells which requests are do
     server.advance(now)                    # the requests that were done by then, in order, each once
 
 Times are seconds on any clock; they must not go backwards. `benchmarks/speed/simulation.py` drives them in simulated
-time, and `MEASURED` there has the figures after which those of real servers are modelled.
+time, and `benchmarks/speed/measured.py` has the figures after which those of real servers are modelled.
 """
 
 from __future__ import annotations
@@ -16,8 +16,9 @@ import heapq
 import itertools
 import math
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 WANDERING = 3.0  # seconds from fast over slow to fast again
 PAUSE = 0.3  # seconds without a request, after which a server is as in the beginning
@@ -44,6 +45,7 @@ class Server:
     """
 
     software: str | None = None  # the ``Server`` header
+    owned_by: str | None = None  # whose its list of models says that they are
     total_slots: int | None = None  # what ``/props`` tells; None: there is no such path
 
     def __init__(self, cap: int | None = None, fails_above: int | None = None) -> None:
@@ -142,6 +144,14 @@ class Workers(Server):
             heapq.heapreplace(self._free, end)
         self._answer(end, request)
 
+    def ideal(self, texts: int, batch: int) -> float:
+        """The least time in which the workers can do so many texts in batches of this size."""
+        sizes = [batch] * (texts // batch) + [texts % batch] * (texts % batch > 0)
+        free = [0.0] * (self.slots or len(sizes))
+        for size in sizes:
+            heapq.heapreplace(free, free[0] + self.seconds(size))
+        return max(free)
+
     def _scale(self, now: float) -> None:
         if self.slots is None or self.scale_after is None:
             return
@@ -167,15 +177,16 @@ class LlamaCpp(Server):
     """
 
     software = "llama.cpp"
+    owned_by = "llamacpp"
 
     def __init__(
         self,
         slots: int,
         *,
-        turn: float = 0.0008,
-        per_text: float = 0.00181,
+        turn: float = 0.0007,
+        per_text: float = 0.0018,
         per_request: float = 0.0002,
-        outside: float = 0.0045,
+        outside: float = 0.0052,
     ) -> None:
         super().__init__()
         self.total_slots = slots
@@ -213,7 +224,7 @@ class Infinity(Server):
 
     Its queue takes all texts that wait, up to ``most`` batches; sorts them by length; and the GPU works on them in
     batches, each padded to its longest text. What arrives meanwhile waits until all that were taken are done. A
-    request is answered after its last text, by the one thread that also takes requests in: they wait behind answers.
+    request is answered after its last text, by one thread that makes one answer after another.
 
     Args:
         batch: Texts on the GPU at once.
@@ -227,18 +238,21 @@ class Infinity(Server):
         answer_text: The same for each text.
     """
 
+    software = "uvicorn"
+    owned_by = "infinity"
+
     def __init__(
         self,
         *,
         batch: int = 64,
         most: int = 32,
         gather: float = 0.005,
-        take: float = 0.010,
-        launch: float = 0.018,
-        per_char: float = 0.55e-6,
-        outside: float = 0.040,
-        answer: float = 0.004,
-        answer_text: float = 0.0001,
+        take: float = 0.012,
+        launch: float = 0.0093,
+        per_char: float = 0.94e-6,
+        outside: float = 0.034,
+        answer: float = 0.019,
+        answer_text: float = 0.00015,
     ) -> None:
         super().__init__()
         self.batch, self.most, self.gather, self.take = batch, most, gather, take
@@ -246,17 +260,9 @@ class Infinity(Server):
         self.outside, self.answer, self.answer_text = outside, answer, answer_text
         self._waiting: deque[tuple[int, Request]] = deque()  # the length of a text, and whose it is
         self._busy = False
-        self._handled = -math.inf  # until when the one thread has work
+        self._answering = -math.inf  # until when the thread has answers to make
 
     def _accept(self, now: float, request: Request) -> None:
-        self._at(self._handle(now, 0.0), lambda when: self._queued(when, request))
-
-    def _handle(self, now: float, seconds: float) -> float:
-        """When the one thread will have done that."""
-        self._handled = max(now, self._handled) + seconds
-        return self._handled
-
-    def _queued(self, now: float, request: Request) -> None:
         self._waiting.extend((length, request) for length in request.lengths)
         if not self._busy:
             self._busy = True
@@ -277,7 +283,8 @@ class Infinity(Server):
             request.left -= 1
             if not request.left:
                 cost = self.answer + self.answer_text * len(request.lengths)
-                self._answer(self._handle(now, cost) + self.outside, request)
+                self._answering = max(now, self._answering) + cost
+                self._answer(self._answering + self.outside, request)
 
     def _over(self, now: float) -> None:
         self._busy = bool(self._waiting)
@@ -294,6 +301,9 @@ class Vllm(Server):
         most: Texts under way; further ones wait.
         outside: Seconds of a request outside of that.
     """
+
+    software = "uvicorn"
+    owned_by = "vllm"
 
     def __init__(
         self, *, rate: float = 2000.0, half: float = 32.0, most: int = 256, outside: float = 0.002
@@ -343,3 +353,23 @@ class Vllm(Server):
         while self._waiting and len(self._under_way) < self.most:
             entry = (self._progress + 1.0, next(self._order), self._waiting.popleft())
             heapq.heappush(self._under_way, entry)
+
+
+MODELS: dict[str, Callable[..., Server]] = {
+    "workers": Workers,
+    "llama.cpp": LlamaCpp,
+    "infinity": Infinity,
+    "vllm": Vllm,
+}
+
+
+@dataclass(frozen=True)
+class Behaviour:
+    """What a server is like, in a form that can be sent to its process: a name in `MODELS`, and its arguments."""
+
+    model: str = "workers"
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    def made(self) -> Server:
+        """A fresh one."""
+        return MODELS[self.model](**self.options)
