@@ -7,6 +7,7 @@ import os
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import replace
 from datetime import datetime, timezone
 from pathlib import Path
@@ -15,11 +16,12 @@ from benchmarks.speed import clients, results
 from benchmarks.speed.auto import Try, best, sweep
 from benchmarks.speed.kinds import AUTO, BESIDE
 from benchmarks.speed.machine import machine
-from benchmarks.speed.measure import ROOT, rounds
+from benchmarks.speed.measure import ROOT, job_of, rounds, serving, show, take_all
 from benchmarks.speed.models import Behaviour
 from benchmarks.speed.pictures import draw
 from benchmarks.speed.report import report, section, targets
 from benchmarks.speed.results import Result, Results
+from benchmarks.speed.worker import Sample
 from benchmarks.speed.workload import Workload
 from benchmarks.speed.workloads import MAIN, WORKLOADS
 
@@ -120,11 +122,30 @@ def _quick() -> Results:
             few = QUICK_TEXTS if isinstance(work.server, Behaviour) else QUICK_REAL
             few, warm_up = min(work.texts, few), min(work.warm_up, 64)
             small[work.name] = replace(work, clients=new, texts=few, warm_up=warm_up)
-    with ThreadPoolExecutor(os.cpu_count()) as threads:  # nobody looks at the clock
-        samples = threads.map(lambda work: rounds(work, 1), small.values())
-        return {
-            name: Result(date="", machine={}, samples=done) for name, done in zip(small, samples, strict=True)
-        }
+    return _at_once(list(small.values()))
+
+
+def _at_once(works: list[Workload]) -> Results:
+    """All of them, a process for each client and for each server: nobody looks at the clock."""
+    with ExitStack() as stack, ThreadPoolExecutor(os.cpu_count()) as threads:
+        servers = {str(work.server): work.server for work in works}
+        urls = dict(
+            zip(servers, threads.map(stack.enter_context, map(serving, servers.values())), strict=True)
+        )
+        by_client: dict[str, list[Workload]] = {}
+        for work in works:
+            for client in work.clients:
+                by_client.setdefault(client, []).append(work)
+
+        def taken(client: str) -> list[Sample]:
+            return take_all([job_of(work, client, urls[str(work.server)]) for work in by_client[client]])
+
+        results = {work.name: Result(date="", machine={}, samples={}) for work in works}
+        for client, samples in zip(by_client, threads.map(taken, by_client), strict=True):
+            for work, sample in zip(by_client[client], samples, strict=True):
+                results[work.name].samples[client] = [sample]
+                show(work, client, sample)
+        return results
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ import resource
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -50,17 +50,22 @@ def _real(name: str) -> AbstractContextManager[str]:
 
 def take(job: Job, patience: float = PATIENCE) -> Sample:
     """One sample."""
-    command = [sys.executable, "-m", "benchmarks.speed.worker", json.dumps(asdict(job))]
+    return take_all([job], patience)[0]
+
+
+def take_all(jobs: Sequence[Job], patience: float = PATIENCE) -> list[Sample]:
+    """A sample of each job, all in one process, which is quick, and says nothing about time or memory."""
+    arguments = [json.dumps(asdict(job)) for job in jobs]
+    command = [sys.executable, "-m", "benchmarks.speed.worker", *arguments]
     try:
         ran = subprocess.run(
             command, cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True, timeout=patience
         )
     except subprocess.TimeoutExpired:
-        return Sample(error=f"not done after {patience:.0f} s")
-    lines = ran.stdout.splitlines()
-    return (
-        Sample(**json.loads(lines[-1])) if lines else Sample(error=f"{ran.returncode}: {ran.stderr[-300:]}")
-    )
+        return [Sample(error=f"not done after {patience:.0f} s") for _ in jobs]
+    done = [Sample(**json.loads(line)) for line in ran.stdout.splitlines() if line.startswith("{")]
+    lost = Sample(error=f"{ran.returncode}: {ran.stderr[-300:]}")
+    return [*done, *[lost] * (len(jobs) - len(done))]
 
 
 def job_of(workload: Workload, client: str, url: str) -> Job:
@@ -92,7 +97,7 @@ def _rounds(workload: Workload, count: int, one: Callable[[str], Sample]) -> dic
         for client, done in samples.items():
             if sum(sample.wall for sample in done) < ENOUGH:
                 done.append(one(client))
-                _show(workload, client, done[-1])
+                show(workload, client, done[-1])
     return samples
 
 
@@ -111,7 +116,8 @@ def _python(code: str) -> tuple[float, float]:
     return wall, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
 
-def _show(workload: Workload, client: str, sample: Sample) -> None:
+def show(workload: Workload, client: str, sample: Sample) -> None:
+    """A line on stderr."""
     what = sample.error or f"{sample.wall:7.3f} s, CPU {sample.cpu:7.3f} s"
     verdict = "right" if sample.right else "WRONG"
     print(f"{verdict} {workload.name:20} {client:40} {what}", file=sys.stderr, flush=True)

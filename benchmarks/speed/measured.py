@@ -42,6 +42,8 @@ LLAMA: dict[int, dict[Sizes, Beside]] = {
         (5, 8): Beside(480, 0.068),
     },
 }
+# The same with 32 slots and no queries, in another run: texts per second. (5 x 4 and 5 x 8 came to 426 in that one.)
+LLAMA_ALONE: dict[Sizes, float] = {(16, 4): 522, (16, 8): 524, (32, 16): 490, (128, 8): 438}
 LLAMA_LONE = 0.0082  # seconds of one query, nothing else going on
 
 # infinity 0.0.78: texts per second.

@@ -24,7 +24,7 @@ WANDERING = 3.0  # seconds from fast over slow to fast again
 PAUSE = 0.3  # seconds without a request, after which a server is as in the beginning
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Request:
     """One request at a server; ``left`` are its texts that are not done."""
 
@@ -164,15 +164,15 @@ class Workers(Server):
 class LlamaCpp(Server):
     """llama.cpp's server: texts occupy the slots, and one thread works on all slots together, turn by turn.
 
-    A turn takes the texts that wait, at most one for each slot, first come first served, and takes ``turn`` seconds,
-    ``per_request`` for each request that it ends, and ``per_text`` for each text. What a request takes outside that
-    thread (parsing, the reply) keeps no other one waiting.
+    A turn takes the texts that wait, at most one for each slot, first come first served. What a request takes outside
+    of that thread (parsing, the reply) keeps no other one waiting.
 
     Args:
         slots: Texts computed together.
         turn: Seconds of a turn, however many texts it has.
         per_text: Seconds for each text in it.
-        per_request: Seconds for each request.
+        per_waiting: Seconds for each text in it and each one that waits meanwhile.
+        per_request: Seconds for each request that it ends.
         outside: Seconds of a request outside the thread.
     """
 
@@ -185,12 +185,14 @@ class LlamaCpp(Server):
         *,
         turn: float = 0.0007,
         per_text: float = 0.0018,
+        per_waiting: float = 0.38e-6,
         per_request: float = 0.0002,
         outside: float = 0.0052,
     ) -> None:
         super().__init__()
         self.total_slots = slots
-        self.turn, self.per_text, self.per_request, self.outside = turn, per_text, per_request, outside
+        self.turn, self.per_text, self.per_waiting = turn, per_text, per_waiting
+        self.per_request, self.outside = per_request, outside
         self._waiting: deque[Request] = deque()  # each as often as it has texts that wait
         self._busy = False
 
@@ -207,15 +209,16 @@ class LlamaCpp(Server):
         taken = [self._waiting.popleft() for _ in range(min(self.total_slots, len(self._waiting)))]
         self._busy = bool(taken)
         if taken:
-            requests = len({one.name for one in taken})
-            end = now + self.turn + self.per_text * len(taken) + self.per_request * requests
-            self._at(end, lambda when: self._end(when, taken))
+            for request in taken:
+                request.left -= 1
+            ended = [request for request in dict.fromkeys(taken) if not request.left]
+            per_text = self.per_text + self.per_waiting * len(self._waiting)
+            end = now + self.turn + per_text * len(taken) + self.per_request * len(ended)
+            self._at(end, lambda when: self._end(when, ended))
 
-    def _end(self, now: float, taken: list[Request]) -> None:
-        for request in taken:
-            request.left -= 1
-            if not request.left:
-                self._answer(now + self.outside / 2, request)
+    def _end(self, now: float, ended: list[Request]) -> None:
+        for request in ended:
+            self._answer(now + self.outside / 2, request)
         self._begin(now)
 
 
@@ -247,10 +250,10 @@ class Infinity(Server):
         batch: int = 64,
         most: int = 32,
         gather: float = 0.005,
-        take: float = 0.012,
+        take: float = 0.014,
         launch: float = 0.0093,
         per_char: float = 0.94e-6,
-        outside: float = 0.034,
+        outside: float = 0.033,
         answer: float = 0.019,
         answer_text: float = 0.00015,
     ) -> None:
