@@ -36,7 +36,7 @@ soak: $(VENV)/.dev ## load on a real llama.cpp server that is killed and restart
 compare-faults: .venv-peers/.ready ## the table of failures, beside other clients; writes docs/FAULTS.md
 	$(subst $(VENV),.venv-peers,$(BIN))/python -m benchmarks.faults
 
-bench: .venv-bench/.ready ## speed, beside other clients, about an hour; writes docs/BENCHMARKS.md
+bench: .venv-bench/.ready ## speed, beside other clients, an hour and a quarter; writes docs/BENCHMARKS.md
 	$(subst $(VENV),.venv-bench,$(BIN))/python -m benchmarks.speed
 
 clean:

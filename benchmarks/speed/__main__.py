@@ -126,23 +126,22 @@ def _quick() -> Results:
 
 
 def _at_once(works: list[Workload]) -> Results:
-    """All of them, a process for each client and for each server: nobody looks at the clock."""
+    """All of them, a process for each client, its sync and async doors, and for each server: time says nothing here."""
     with ExitStack() as stack, ThreadPoolExecutor(os.cpu_count()) as threads:
         servers = {str(work.server): work.server for work in works}
-        urls = dict(
-            zip(servers, threads.map(stack.enter_context, map(serving, servers.values())), strict=True)
-        )
-        by_client: dict[str, list[Workload]] = {}
+        started = threads.map(stack.enter_context, map(serving, servers.values()))
+        urls = dict(zip(servers, started, strict=True))
+        together: dict[str, list[tuple[Workload, str]]] = {}
         for work in works:
             for client in work.clients:
-                by_client.setdefault(client, []).append(work)
+                together.setdefault(client.removesuffix(" async"), []).append((work, client))
 
-        def taken(client: str) -> list[Sample]:
-            return take_all([job_of(work, client, urls[str(work.server)]) for work in by_client[client]])
+        def taken(todo: list[tuple[Workload, str]]) -> list[Sample]:
+            return take_all([job_of(work, client, urls[str(work.server)]) for work, client in todo])
 
         results = {work.name: Result(date="", machine={}, samples={}) for work in works}
-        for client, samples in zip(by_client, threads.map(taken, by_client), strict=True):
-            for work, sample in zip(by_client[client], samples, strict=True):
+        for todo, samples in zip(together.values(), threads.map(taken, together.values()), strict=True):
+            for (work, client), sample in zip(todo, samples, strict=True):
                 results[work.name].samples[client] = [sample]
                 show(work, client, sample)
         return results

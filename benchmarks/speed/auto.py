@@ -1,7 +1,7 @@
 """The best fixed numbers for a server: what default settings are measured against.
 
 Which numbers may be best is first reckoned in simulated time, where all pairs are tried and cost nothing; the best of
-those are then tried in truth, each on a fresh server, and the fastest twice more. For a real server the candidates
+those are then tried in truth, each on a fresh server, and the two fastest once more. For a real server the candidates
 are a list. A try that takes half as long again as the best so far is given up.
 """
 
@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from benchmarks.speed.clients import BEST_FIXED
 from benchmarks.speed.measure import job_of, serving, take
 from benchmarks.speed.models import Behaviour
-from benchmarks.speed.simulation import EVERY, run
+from benchmarks.speed.simulation import run
 from benchmarks.speed.texts import texts
 from benchmarks.speed.worker import told
 from benchmarks.speed.workload import BUNDLED, LLAMA_CPP, Workload
@@ -31,7 +31,7 @@ EQUAL = 0.01  # what the reckoning cannot tell apart
 HOPELESS = 1.5
 FINALISTS = 2
 FINAL_SECONDS = 8.0  # a finalist whose tries come to more is not tried again
-FINAL_TRIES = 3
+FINAL_TRIES = 2
 START = 4.0  # seconds that the process itself may take
 
 
@@ -83,7 +83,7 @@ def candidates(workload: Workload) -> Sequence[tuple[int, int]]:
 def _reckoned(workload: Workload, lengths: Sequence[int], batch: int, concurrency: int) -> float:
     """Texts per second at the model; none where it refuses."""
     assert isinstance(workload.server, Behaviour)
-    every = EVERY if workload.do == "beside" else None
+    every = workload.every if workload.do == "beside" else None
     try:
         server = workload.server.made()
         return run(server, lengths, batch=batch, concurrency=concurrency, query_every=every).rate

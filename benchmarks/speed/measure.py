@@ -79,6 +79,7 @@ def job_of(workload: Workload, client: str, url: str) -> Job:
         concurrency=workload.concurrency,
         warm_up=workload.warm_up,
         mixed=workload.mixed,
+        every=workload.every,
         exact=isinstance(workload.server, Behaviour),
     )
 

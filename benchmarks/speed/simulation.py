@@ -9,7 +9,6 @@ from dataclasses import dataclass
 
 from benchmarks.speed.models import Server
 
-EVERY = 0.05  # seconds between two queries beside bulk
 TURNAROUND = 0.001  # seconds from a reply to the next request at the server
 PER_REQUEST, PER_TEXT = 0.0004, 0.00002  # seconds of the client's one thread, about as embedwire takes them
 

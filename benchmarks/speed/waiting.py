@@ -11,9 +11,9 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
-from benchmarks.speed.simulation import EVERY
 from benchmarks.speed.texts import QUERIES, texts
 
+EVERY = 0.05  # seconds between two queries beside bulk, as on the GPU
 THREADS = 64  # of a sync client's callers
 LONE = 20  # queries one after another on the idle server
 WATCHED = 0.001  # seconds between two looks at the loop
@@ -38,8 +38,8 @@ class Beside:
     took: list[float]
 
 
-async def beside(client: Any, bulk: list[str]) -> Beside:
-    """All texts in one call, and one query every 50 ms until it is done, however many of them are still waiting.
+async def beside(client: Any, bulk: list[str], every: float = EVERY) -> Beside:
+    """All texts in one call, and a query every so often until it is done, however many of them are still waiting.
 
     A query's time counts from its planned moment: what is asked late, since the loop or the thread was busy, waited.
     """
@@ -54,7 +54,7 @@ async def beside(client: Any, bulk: list[str]) -> Beside:
         working = asyncio.ensure_future(_timed(lists(bulk), begin))
         asked: list[asyncio.Future[tuple[Any, float]]] = []
         while True:
-            planned = begin + EVERY * (len(asked) + 0.5)
+            planned = begin + every * (len(asked) + 0.5)
             await asyncio.wait([working], timeout=max(0.0, planned - time.perf_counter()))
             if working.done() and planned >= begin + working.result()[1]:
                 break

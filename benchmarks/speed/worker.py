@@ -17,13 +17,14 @@ import urllib.request
 from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from benchmarks.speed import clients
 from benchmarks.speed.texts import QUERIES, WARM_UP, are_right, texts
-from benchmarks.speed.waiting import beside, quantiles, steps
+from benchmarks.speed.waiting import EVERY, beside, quantiles, steps
 
 THREADS = 200  # of a sync client's callers, where many ask at once
 
@@ -43,6 +44,7 @@ class Job:
         concurrency: Requests in flight.
         warm_up: Texts embedded before, not measured.
         mixed: Texts of mixed lengths.
+        every: Seconds between two queries beside.
         exact: Whether the server is the mock, whose vectors are known to the last bit.
     """
 
@@ -54,6 +56,7 @@ class Job:
     concurrency: int
     warm_up: int
     mixed: bool = False
+    every: float = EVERY
     exact: bool = True
 
 
@@ -91,7 +94,7 @@ class Sample:
 async def sample(job: Job) -> Sample:
     """Does the job once."""
     client = {**clients.OURS, **clients.PEERS}[job.client](job.url, job.batch, job.concurrency)
-    do = DO[job.do]
+    do = partial(_beside, every=job.every) if job.do == "beside" else DO[job.do]
     if job.warm_up:
         await do(client, texts(job.warm_up, WARM_UP), WARM_UP)
     todo = texts(job.texts, mixed=job.mixed)
@@ -176,8 +179,8 @@ async def _together(client: Any, texts: list[str], start: int) -> Any:
         return list(threads.map(client.query, texts))
 
 
-async def _beside(client: Any, texts: list[str], start: int) -> Timed:
-    done = await beside(client, texts)
+async def _beside(client: Any, texts: list[str], start: int, every: float = EVERY) -> Timed:
+    done = await beside(client, texts, every)
     p50, p95 = quantiles(done.took)
     return Timed(
         vectors=done.vectors,

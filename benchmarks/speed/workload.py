@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 
 from benchmarks.speed.clients import BEST_FIXED
 from benchmarks.speed.models import Behaviour
+from benchmarks.speed.waiting import EVERY
 
 LLAMA_CPP, BUNDLED = "llama.cpp", "embedwire serve"  # real servers, on this machine's CPU
 
@@ -42,7 +44,7 @@ class Target:
         if self.at_most is not None:
             return value / self.at_most
         assert self.at_least is not None
-        return self.at_least / value
+        return self.at_least / value if value else math.inf
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,6 +63,7 @@ class Workload:
         batch: Texts in one request.
         concurrency: Requests in flight.
         warm_up: Texts embedded before.
+        every: Seconds between two queries, where there are some beside.
         server: What the mock server is like; or a real server: `LLAMA_CPP` or `BUNDLED`.
         numbers_of: The workload whose sweep holds for this one too; None: it has its own, if it needs one.
         targets: What embedwire aims at.
@@ -76,6 +79,7 @@ class Workload:
     batch: int = 32
     concurrency: int = 8
     warm_up: int = 640
+    every: float = EVERY
     server: Behaviour | str = field(default_factory=Behaviour)
     numbers_of: str | None = None
     targets: tuple[Target, ...] = ()

@@ -42,8 +42,9 @@ from benchmarks.speed.measured import (
     Sizes,
 )
 from benchmarks.speed.models import Behaviour, Infinity, LlamaCpp, Server, Vllm, Workers
-from benchmarks.speed.simulation import EVERY, run
+from benchmarks.speed.simulation import run
 from benchmarks.speed.texts import texts
+from benchmarks.speed.waiting import EVERY
 
 LENGTHS = [len(text) for text in texts(8192, mixed=True)]
 LIKE = pytest.approx(1.0, rel=0.20)

@@ -175,7 +175,7 @@ class TestReport:
             Sample(wall=2.2, p50=1, lone=1, right=True)
         ]
         what = "bulk beside queries: rate over the best fixed numbers', like llama.cpp, 4 slots"
-        assert f"| {what} | ≥ 0.95 | ✗ 0.909 |" in report(all_results)
+        assert f"| {what} | ≥ 0.95 | ✗ 0.909 (embedwire defaults) |" in report(all_results)
 
     def test_pictures_show_what_there_is(self) -> None:
         """Each picture's workload, figure and clients exist."""
