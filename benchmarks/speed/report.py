@@ -104,8 +104,9 @@ def _came_to(aims: Sequence[tuple[Target, Workload]], results: Results) -> tuple
     )
     left = f", {missing} not measured" if missing else ""
     is_met = target.over(value) <= 1
+    shown = f"{value:.3g}" if value < 1000 else f"{value:,.0f}"
     where = _of([work.name], aims) or (f" ({target.client})" if len(aims) > 1 else "")
-    return f"{'✓' if is_met else '✗'} {value:.3g}{where}{left}", "" if is_met else reason
+    return f"{'✓' if is_met else '✗'} {shown}{where}{left}", "" if is_met else reason
 
 
 def _of(names: Sequence[str], aims: Sequence[tuple[Target, Workload]]) -> str:
