@@ -36,7 +36,7 @@ soak: $(VENV)/.dev ## load on a real llama.cpp server that is killed and restart
 compare-faults: .venv-peers/.ready ## the table of failures, beside other clients; writes docs/FAULTS.md
 	$(subst $(VENV),.venv-peers,$(BIN))/python -m benchmarks.faults
 
-bench: .venv-bench/.ready ## speed, beside other clients; writes docs/BENCHMARKS.md
+bench: .venv-bench/.ready ## speed, beside other clients, an hour and a quarter; writes docs/BENCHMARKS.md
 	$(subst $(VENV),.venv-bench,$(BIN))/python -m benchmarks.speed
 
 clean:
@@ -54,9 +54,10 @@ $(VENV)/.demo: pyproject.toml | $(BIN)/python
 	$(subst $(VENV),.venv-peers,$(BIN))/python -m pip install --quiet -e ".[langchain,llama-index]" -r benchmarks/faults/requirements.txt
 	touch $@
 
-.venv-bench/.ready: pyproject.toml benchmarks/speed/requirements.txt
+.venv-bench/.ready: pyproject.toml benchmarks/speed/requirements.txt scripts/make_minilm_gguf.py
 	$(PYTHON) -m venv .venv-bench
-	$(subst $(VENV),.venv-bench,$(BIN))/python -m pip install --quiet -e ".[langchain,llama-index]" -r benchmarks/speed/requirements.txt
+	$(subst $(VENV),.venv-bench,$(BIN))/python -m pip install --quiet -e ".[langchain,llama-index,local]" -r benchmarks/speed/requirements.txt
+	$(subst $(VENV),.venv-bench,$(BIN))/python scripts/make_minilm_gguf.py
 	touch $@
 
 $(VENV)/.fuzz: $(VENV)/.dev

@@ -1,8 +1,8 @@
-"""The best fixed numbers for a server, found by trying them: what default settings are measured against.
+"""The best fixed numbers for a server: what default settings are measured against.
 
-For each batch size, the requests in flight are doubled for as long as it pays, or may yet pay; a try that takes half
-as long again as the best so far is given up. Each try is one sample on a fresh server, so the fastest are partly
-lucky: they are tried again, in turns, and the best median wins.
+Which numbers may be best is first reckoned in simulated time, where all pairs are tried and cost nothing; the best of
+those are then tried in truth, each on a fresh server, and the two fastest once more. For a real server the candidates
+are a list. A try that takes half as long again as the best so far is given up.
 """
 
 from __future__ import annotations
@@ -14,17 +14,25 @@ from dataclasses import dataclass, replace
 
 from benchmarks.speed.clients import BEST_FIXED
 from benchmarks.speed.measure import job_of, serving, take
+from benchmarks.speed.models import Behaviour
+from benchmarks.speed.simulation import run
+from benchmarks.speed.texts import texts
 from benchmarks.speed.worker import told
-from benchmarks.speed.workloads import Workload
+from benchmarks.speed.workload import BUNDLED, LLAMA_CPP, Workload
 
-BATCHES = (32, 16, 64, 5, 128, 1)  # likely ones first, so that bad ones are given up early
+BATCHES = (1, 2, 5, 8, 16, 32, 64, 128)
 CONCURRENCIES = (1, 2, 4, 8, 16, 32, 64, 128)
-STEPS_IN_VAIN = 2
-GAIN = 1.03  # what a step must bring
+CANDIDATES = {  # on a CPU, for real servers: likely ones first, so that bad ones are given up early
+    LLAMA_CPP: ((16, 2), (5, 4), (4, 2), (32, 1)),
+    BUNDLED: ((32, 8), (128, 2), (64, 4), (128, 8)),
+}
+PROMISING = 3  # sizes of requests, at a mock server
+EQUAL = 0.01  # what the reckoning cannot tell apart
 HOPELESS = 1.5
-FINALISTS = 4
-FINAL_ROUNDS = 3
-START = 2.0  # seconds that the process itself may take
+FINALISTS = 2
+FINAL_SECONDS = 8.0  # a finalist whose tries come to more is not tried again
+FINAL_TRIES = 2
+START = 4.0  # seconds that the process itself may take
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,18 +55,40 @@ class Try:
 def sweep(workload: Workload) -> list[Try]:
     """All that was tried."""
     tries: list[Try] = []
+    for batch, concurrency in candidates(workload):
+        tries.append(_try(replace(workload, batch=batch, concurrency=concurrency), best(tries)))
+    ranked = sorted(tries, key=lambda one: one.speed * bool(one.samples), reverse=True)
+    finalists = [one for one in ranked[:FINALISTS] if one.samples]
+    return [_again(workload, one) for one in finalists] + ranked[len(finalists) :]
+
+
+def candidates(workload: Workload) -> Sequence[tuple[int, int]]:
+    """Pairs of texts in a request and requests in flight, among which the best should be, likely ones first.
+
+    Of each size of request, the fewest in flight that are as fast as more; and of the fastest size also twice as many,
+    since a real client takes a little longer than a reckoned one.
+    """
+    if not isinstance(workload.server, Behaviour):
+        return CANDIDATES[workload.server]
+    lengths = [len(text) for text in texts(workload.texts, mixed=workload.mixed)]
+    found: list[tuple[float, int, int]] = []
     for batch in BATCHES:
-        fastest, in_vain = 0.0, 0
-        for concurrency in CONCURRENCIES:
-            record = best(tries)
-            tries.append(_try(replace(workload, batch=batch, concurrency=concurrency), record))
-            speed = tries[-1].speed
-            in_vain = 0 if speed > GAIN * fastest else in_vain + 1
-            fastest = max(fastest, speed)
-            could_be = speed * CONCURRENCIES[-1] / concurrency
-            if in_vain == STEPS_IN_VAIN or (record and could_be < record.speed):
-                break
-    return _final(workload, tries)
+        speeds = {requests: _reckoned(workload, lengths, batch, requests) for requests in CONCURRENCIES}
+        enough = (1 - EQUAL) * max(speeds.values())
+        found.append(next((speed, batch, requests) for requests, speed in speeds.items() if speed >= enough))
+    (_, batch, requests), *others = sorted(found, reverse=True)[:PROMISING]
+    return [(batch, requests), (batch, 2 * requests), *((batch, requests) for _, batch, requests in others)]
+
+
+def _reckoned(workload: Workload, lengths: Sequence[int], batch: int, concurrency: int) -> float:
+    """Texts per second at the model; none where it refuses."""
+    assert isinstance(workload.server, Behaviour)
+    every = workload.every if workload.do == "beside" else None
+    try:
+        server = workload.server.made()
+        return run(server, lengths, batch=batch, concurrency=concurrency, query_every=every).rate
+    except ValueError:
+        return 0.0
 
 
 def best(tries: list[Try]) -> Try | None:
@@ -66,21 +96,14 @@ def best(tries: list[Try]) -> Try | None:
     return max((one for one in tries if one.samples), key=lambda one: (one.samples, one.speed), default=None)
 
 
-def _final(workload: Workload, tries: list[Try]) -> list[Try]:
-    """The same, the fastest tried again."""
-    ranked = sorted(tries, key=lambda one: one.speed if one.samples else 0.0, reverse=True)
-    finalists = [one for one in ranked[:FINALISTS] if one.samples]
-    again = [
-        [_try(replace(workload, batch=one.batch, concurrency=one.concurrency), one) for one in finalists]
-        for _ in range(FINAL_ROUNDS)
-    ]
-    return [_together(tries) for tries in zip(*again, strict=True)] + ranked[len(finalists) :]
-
-
-def _together(tries: Sequence[Try]) -> Try:
-    """Several tries of the same numbers as one."""
+def _again(workload: Workload, one: Try) -> Try:
+    """The same, tried more often if that is quick: the median."""
+    tries = [one]
+    workload = replace(workload, batch=one.batch, concurrency=one.concurrency)
+    while len(tries) < FINAL_TRIES and (len(tries) + 1) * workload.texts / one.speed < FINAL_SECONDS:
+        tries.append(_try(workload, one))
     speed = statistics.median(one.speed for one in tries)
-    return replace(tries[0], speed=speed, samples=sum(one.samples for one in tries))
+    return replace(one, speed=speed, samples=sum(one.samples for one in tries))
 
 
 def _try(workload: Workload, fastest: Try | None) -> Try:

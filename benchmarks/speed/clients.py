@@ -20,6 +20,11 @@ from typing import Any
 MODEL = "bench"
 
 
+def _load() -> None:
+    """Loads what the first call would: where nothing is warmed up, imports would be measured too."""
+    import embedwire._clients.engine  # noqa: F401
+
+
 class Embedwire:
     """`EmbeddingClient`, on the caller's own loop."""
 
@@ -35,12 +40,21 @@ class Embedwire:
         self.close = self.client.close
 
 
+class EmbedwireBestFixed(Embedwire):
+    """The same with the numbers that a sweep found, to compare default settings with."""
+
+    def __init__(self, url: str, batch: int, concurrency: int) -> None:
+        _load()
+        super().__init__(url, batch, concurrency)
+
+
 class EmbedwireDefaults(Embedwire):
     """`EmbeddingClient` as it is made without any option."""
 
     def __init__(self, url: str, batch: int, concurrency: int) -> None:
         from embedwire import EmbeddingClient
 
+        _load()
         self.client = EmbeddingClient(url)
         self._name_methods()
 
@@ -55,6 +69,27 @@ class EmbedwireShared:
         self.lists, self.array = client.embed, client.embed_array
         self.stream, self.query = client.stream, client.embed_query
         self.close = client.close
+
+
+class EmbedwireSharedDefaults:
+    """`SharedEmbeddingClient` as it is made without any option, sync."""
+
+    def __init__(self, url: str, batch: int, concurrency: int) -> None:
+        from embedwire import SharedEmbeddingClient
+
+        _load()
+        client = SharedEmbeddingClient(url)
+        self.lists, self.query, self.close = client.embed, client.embed_query, client.close
+
+
+class EmbedwireSharedAsync:
+    """`SharedEmbeddingClient`, from the caller's own loop."""
+
+    def __init__(self, url: str, batch: int, concurrency: int) -> None:
+        from embedwire import SharedEmbeddingClient
+
+        client = SharedEmbeddingClient(url, model=MODEL, batch_size=batch, concurrency=concurrency)
+        self.lists, self.query, self.close = client.aembed, client.aembed_query, client.aclose
 
 
 class EmbedwireLangChain:
@@ -103,20 +138,19 @@ class _Baseten:
     """baseten-performance-client."""
 
     encoding: str | None = None
+    defaults = False
 
     def __init__(self, url: str, batch: int, concurrency: int) -> None:
         from baseten_performance_client import PerformanceClient, RequestProcessingPreference
 
         self.client: Any = PerformanceClient(url, api_key="none")
-        self.options = {
-            "model": MODEL,
-            "encoding_format": self.encoding,
-            "preference": RequestProcessingPreference(
+        self.options: dict[str, Any] = {"model": MODEL, "encoding_format": self.encoding}
+        if not self.defaults:
+            self.options["preference"] = RequestProcessingPreference(
                 batch_size=batch,
                 max_concurrent_requests=concurrency,
                 max_chars_per_request=1_000_000,  # by default it would cut larger batches
-            ),
-        }
+            )
 
 
 class Baseten(_Baseten):
@@ -145,6 +179,18 @@ class BasetenAsync(_Baseten):
         return (await self.client.async_embed([text], **self.options)).data[0].embedding
 
 
+class BasetenDefaults(Baseten):
+    """Its sync methods with its own sizes: 8 texts, and 256 requests in flight."""
+
+    defaults = True
+
+
+class BasetenAsyncDefaults(BasetenAsync):
+    """Its async methods with its own sizes."""
+
+    defaults = True
+
+
 class BasetenBase64(_Baseten):
     """Its sync method with vectors in base64, which it leaves for the user to decode."""
 
@@ -164,16 +210,19 @@ class BasetenBase64(_Baseten):
 class LangChainOpenAI:
     """langchain-openai, sync; it sends one request at a time."""
 
+    defaults = False
+
     def __init__(self, url: str, batch: int, concurrency: int) -> None:
         from langchain_openai import OpenAIEmbeddings
         from pydantic import SecretStr
 
+        sizes: Any = {} if self.defaults else {"chunk_size": batch}
         client = OpenAIEmbeddings(
             base_url=f"{url}/v1",
             model=MODEL,
             api_key=SecretStr("none"),
             check_embedding_ctx_length=False,
-            chunk_size=batch,
+            **sizes,
         )
         self._name_methods(client)
 
@@ -188,15 +237,22 @@ class LangChainOpenAIAsync(LangChainOpenAI):
         self.lists, self.query = client.aembed_documents, client.aembed_query
 
 
+class LangChainOpenAIAsyncDefaults(LangChainOpenAIAsync):
+    """langchain-openai, async, with its own size: 1,000 texts."""
+
+    defaults = True
+
+
 class LlamaIndexOpenAILike:
     """llama-index-embeddings-openai-like, sync; it sends one request at a time."""
+
+    defaults = False
 
     def __init__(self, url: str, batch: int, concurrency: int) -> None:
         from llama_index.embeddings.openai_like import OpenAILikeEmbedding
 
-        client = OpenAILikeEmbedding(
-            model_name=MODEL, api_base=f"{url}/v1", embed_batch_size=batch, num_workers=concurrency
-        )
+        sizes: Any = {} if self.defaults else {"embed_batch_size": batch, "num_workers": concurrency}
+        client = OpenAILikeEmbedding(model_name=MODEL, api_base=f"{url}/v1", **sizes)
         self._name_methods(client)
 
     def _name_methods(self, client: Any) -> None:
@@ -208,6 +264,12 @@ class LlamaIndexOpenAILikeAsync(LlamaIndexOpenAILike):
 
     def _name_methods(self, client: Any) -> None:
         self.lists, self.query = client.aget_text_embedding_batch, client.aget_query_embedding
+
+
+class LlamaIndexOpenAILikeAsyncDefaults(LlamaIndexOpenAILikeAsync):
+    """llama-index-embeddings-openai-like, async, with its own sizes: 10 texts, one request at a time."""
+
+    defaults = True
 
 
 class OpenAIAsync:
@@ -251,8 +313,10 @@ BEST_FIXED = "embedwire, best fixed"  # with the numbers that a sweep found
 OURS: dict[str, Any] = {
     "embedwire": Embedwire,
     "embedwire defaults": EmbedwireDefaults,
-    BEST_FIXED: Embedwire,
+    BEST_FIXED: EmbedwireBestFixed,
     "embedwire shared": EmbedwireShared,
+    "embedwire shared async": EmbedwireSharedAsync,
+    "embedwire shared defaults": EmbedwireSharedDefaults,
     "embedwire LangChain": EmbedwireLangChain,
     "embedwire LangChain async": EmbedwireLangChainAsync,
     "embedwire LlamaIndex": EmbedwireLlamaIndex,
@@ -262,10 +326,14 @@ PEERS: dict[str, Any] = {
     "baseten": Baseten,
     "baseten base64 by hand": BasetenBase64,
     "baseten async": BasetenAsync,
+    "baseten defaults": BasetenDefaults,
+    "baseten async defaults": BasetenAsyncDefaults,
     "langchain-openai": LangChainOpenAI,
     "langchain-openai async": LangChainOpenAIAsync,
+    "langchain-openai async defaults": LangChainOpenAIAsyncDefaults,
     "llama-index-openai-like": LlamaIndexOpenAILike,
     "llama-index-openai-like async": LlamaIndexOpenAILikeAsync,
+    "llama-index-openai-like async defaults": LlamaIndexOpenAILikeAsyncDefaults,
     "openai async": OpenAIAsync,
     "blog post": BlogPost,
 }

@@ -8,14 +8,14 @@ import resource
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict
 from pathlib import Path
 
-from benchmarks.speed.server import Behaviour
+from benchmarks.speed.models import Behaviour
 from benchmarks.speed.worker import Job, Sample
-from benchmarks.speed.workloads import Workload
+from benchmarks.speed.workload import BUNDLED, LLAMA_CPP, Workload
 
 ROOT = Path(__file__).parents[2]
 PATIENCE = 300.0  # seconds for one sample
@@ -24,39 +24,48 @@ ENVIRONMENT = {**os.environ, "NO_PROXY": "127.0.0.1,localhost", "LANGSMITH_TRACI
 
 
 @contextmanager
-def serving(behaviour: Behaviour | None) -> Iterator[str]:
-    """The URL of a mock server, or of llama.cpp, in a process of its own."""
-    if behaviour is None:
-        from tests.servers import llamacpp  # needs xllamacpp, and the model that the tests use
-
-        with llamacpp() as url:
+def serving(server: Behaviour | str) -> Iterator[str]:
+    """The URL of a mock server, or of a real one, in a process of its own."""
+    if not isinstance(server, Behaviour):
+        with _real(server) as url:
             yield url
         return
-    command = [sys.executable, "-m", "benchmarks.speed.server", json.dumps(asdict(behaviour))]
+    command = [sys.executable, "-m", "benchmarks.speed.server", json.dumps(asdict(server))]
     with subprocess.Popen(
         command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    ) as server:
-        assert server.stdin
-        assert server.stdout
+    ) as process:
+        assert process.stdin
+        assert process.stdout
         try:
-            yield server.stdout.readline().strip()
+            yield process.stdout.readline().strip()
         finally:
-            server.stdin.close()  # it ends with it
+            process.stdin.close()  # it ends with it
+
+
+def _real(name: str) -> AbstractContextManager[str]:
+    from tests.servers import llamacpp, local_server  # the first needs the model that the tests use
+
+    return {LLAMA_CPP: lambda: llamacpp(slots=4), BUNDLED: local_server}[name]()
 
 
 def take(job: Job, patience: float = PATIENCE) -> Sample:
     """One sample."""
-    command = [sys.executable, "-m", "benchmarks.speed.worker", json.dumps(asdict(job))]
+    return take_all([job], patience)[0]
+
+
+def take_all(jobs: Sequence[Job], patience: float = PATIENCE) -> list[Sample]:
+    """A sample of each job, all in one process, which is quick, and says nothing about time or memory."""
+    arguments = [json.dumps(asdict(job)) for job in jobs]
+    command = [sys.executable, "-m", "benchmarks.speed.worker", *arguments]
     try:
         ran = subprocess.run(
             command, cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True, timeout=patience
         )
     except subprocess.TimeoutExpired:
-        return Sample(error=f"not done after {patience:.0f} s")
-    lines = ran.stdout.splitlines()
-    return (
-        Sample(**json.loads(lines[-1])) if lines else Sample(error=f"{ran.returncode}: {ran.stderr[-300:]}")
-    )
+        return [Sample(error=f"not done after {patience:.0f} s") for _ in jobs]
+    done = [Sample(**json.loads(line)) for line in ran.stdout.splitlines() if line.startswith("{")]
+    lost = Sample(error=f"{ran.returncode}: {ran.stderr[-300:]}")
+    return [*done, *[lost] * (len(jobs) - len(done))]
 
 
 def job_of(workload: Workload, client: str, url: str) -> Job:
@@ -69,7 +78,9 @@ def job_of(workload: Workload, client: str, url: str) -> Job:
         batch=workload.batch,
         concurrency=workload.concurrency,
         warm_up=workload.warm_up,
-        exact=workload.server is not None,
+        mixed=workload.mixed,
+        every=workload.every,
+        exact=isinstance(workload.server, Behaviour),
     )
 
 
@@ -87,7 +98,7 @@ def _rounds(workload: Workload, count: int, one: Callable[[str], Sample]) -> dic
         for client, done in samples.items():
             if sum(sample.wall for sample in done) < ENOUGH:
                 done.append(one(client))
-                _show(workload, client, done[-1])
+                show(workload, client, done[-1])
     return samples
 
 
@@ -106,7 +117,8 @@ def _python(code: str) -> tuple[float, float]:
     return wall, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
 
-def _show(workload: Workload, client: str, sample: Sample) -> None:
+def show(workload: Workload, client: str, sample: Sample) -> None:
+    """A line on stderr."""
     what = sample.error or f"{sample.wall:7.3f} s, CPU {sample.cpu:7.3f} s"
     verdict = "right" if sample.right else "WRONG"
-    print(f"{verdict} {workload.name:9} {client:40} {what}", file=sys.stderr, flush=True)
+    print(f"{verdict} {workload.name:20} {client:40} {what}", file=sys.stderr, flush=True)

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+import math
 import statistics
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from benchmarks.speed.auto import Try
+from benchmarks.speed.models import Behaviour, Workers
 from benchmarks.speed.texts import DIMENSIONS
 from benchmarks.speed.worker import Sample
-from benchmarks.speed.workloads import WORKLOADS, Target, Workload
+from benchmarks.speed.workload import Target, Workload
+from benchmarks.speed.workloads import WORKLOADS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,9 +38,10 @@ Results = dict[str, Result]  # by the workload's name
 
 
 def load(path: Path) -> Results:
-    """What was measured before, if anything."""
+    """What was measured before, if anything, of the workloads that there are."""
     if not path.exists():
         return {}
+    names = {work.name for work in WORKLOADS}
     return {
         name: Result(
             date=told["date"],
@@ -46,6 +50,7 @@ def load(path: Path) -> Results:
             tries=[Try(**one) for one in told["tries"]],
         )
         for name, told in json.loads(path.read_text()).items()
+        if name in names
     }
 
 
@@ -65,8 +70,14 @@ class Figure:
 
 
 def _over_ideal(sample: Sample, workload: Workload) -> float:
-    assert workload.server is not None
-    return sample.wall / workload.server.ideal(workload.texts, workload.batch)
+    assert isinstance(workload.server, Behaviour)
+    model = workload.server.made()
+    assert isinstance(model, Workers)
+    return sample.wall / model.ideal(workload.texts, workload.batch)
+
+
+def _over_lone(seconds: float | None, sample: Sample) -> float:
+    return (seconds or 0) / (sample.lone or math.inf)
 
 
 FIGURES = {
@@ -77,8 +88,13 @@ FIGURES = {
     "cpu_each": Figure(
         title="CPU ms each", of=lambda sample, work: sample.cpu / work.texts * 1e3, form="{:.2f}"
     ),
+    "gap_ms": Figure(title="longest step, ms", of=lambda sample, _: (sample.gap or 0) * 1e3, form="{:.1f}"),
     "grown": Figure(title="MB more", of=lambda sample, _: sample.grown / 1e6, form="{:.0f}"),
+    "lone_ms": Figure(title="lone, ms", of=lambda sample, _: (sample.lone or 0) * 1e3, form="{:.1f}"),
     "over_ideal": Figure(title="time over ideal", of=_over_ideal, form="{:.3f}"),
+    "over_lone": Figure(
+        title="median over lone", of=lambda sample, _: _over_lone(sample.p50, sample), form="{:.1f}"
+    ),
     "over_matrix": Figure(
         title="memory over matrix",
         of=lambda sample, work: sample.grown / (work.texts * DIMENSIONS * 4),
@@ -86,6 +102,14 @@ FIGURES = {
     ),
     "p50": Figure(title="median µs", of=lambda sample, _: (sample.p50 or 0) * 1e6, form="{:.0f}"),
     "p95": Figure(title="95 % µs", of=lambda sample, _: (sample.p95 or 0) * 1e6, form="{:.0f}"),
+    "p50_ms": Figure(title="median ms", of=lambda sample, _: (sample.p50 or 0) * 1e3, form="{:.1f}"),
+    "p95_ms": Figure(title="95 % ms", of=lambda sample, _: (sample.p95 or 0) * 1e3, form="{:.1f}"),
+    "p95_over_lone": Figure(
+        title="95 % over lone", of=lambda sample, _: _over_lone(sample.p95, sample), form="{:.1f}"
+    ),
+    "rate": Figure(
+        title="texts/s", of=lambda sample, work: work.texts / (sample.wall or math.inf), form="{:,.0f}"
+    ),
     "requests": Figure(title="requests", of=lambda sample, _: sample.requests, form="{:.0f}"),
     "server_cpu": Figure(title="server's CPU s", of=lambda sample, _: sample.server_cpu, form="{:.2f}"),
     "wall": Figure(title="s", of=lambda sample, _: sample.wall, form="{:.3f}"),

@@ -1,12 +1,11 @@
 """A mock server that costs almost nothing, as a process of its own: ``python -m benchmarks.speed.server '{}'``.
 
-It joins replies from bytes made beforehand, finds what it must know of a request with two searches, and tells
-the CPU time that it used itself under ``/stats``, so that the results can show that it did not count. It prints
-its URL when it is ready, and serves until stdin closes.
+It joins replies from bytes made beforehand, finds what it must know of a request with one search, and tells the CPU
+time that it used itself under ``/stats``, so that the results can show that it did not count. It prints its URL when
+it is ready, and serves until stdin closes.
 
-A request holds one slot for its whole time, as with a semaphore, first come first served. The end of that time is
-fixed when the request arrives, from when a slot is free *by plan*: a timer that rings late delays that one reply,
-and never pushes back the requests behind it.
+When a request is answered is decided by a model (`benchmarks/speed/models.py`), which reckons from the moments at
+which things happen *by plan*: a timer that rings late delays that one reply, and pushes back nothing behind it.
 """
 
 from __future__ import annotations
@@ -14,110 +13,103 @@ from __future__ import annotations
 import asyncio
 import base64
 import contextlib
-import heapq
 import importlib
+import itertools
 import json
-import math
 import os
 import re
 import sys
 import threading
 import time
-from dataclasses import dataclass
 from typing import Any, cast
 
+import orjson
+
+from benchmarks.speed.models import Behaviour, Server
 from benchmarks.speed.texts import table
 
 NUMBER = re.compile(rb"text (\d{6})")
-WANDERING = 3.0  # seconds from fast over slow to fast again
-PAUSE = 0.3  # seconds without a request
 LENGTH = re.compile(rb"content-length: *(\d+)", re.IGNORECASE)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Behaviour:
-    """What the server is like.
-
-    Attributes:
-        slots: Requests worked on at the same time; None: all.
-        fixed: Seconds for a request.
-        per_text: Seconds for each text in it.
-        rising: Further seconds for each pair of texts in it.
-        wander: The speed wanders between 1 and 1 + ``wander`` times slower, as on a server shared with others;
-            in the same way after each pause.
-        cap: Most texts in one request; more are refused as TEI does it.
-        fails_above: Above so many texts, an unexplained 500.
-        software: The ``Server`` header.
-    """
-
-    slots: int | None = None
-    fixed: float = 0.0
-    per_text: float = 0.0
-    rising: float = 0.0
-    wander: float = 0.0
-    cap: int | None = None
-    fails_above: int | None = None
-    software: str | None = None
-
-    def seconds(self, texts: int, at: float = 0.0) -> float:
-        """The time that a request of so many texts takes when it is begun ``at`` seconds after a pause."""
-        slower = 1 + self.wander * math.sin(math.pi * at / WANDERING) ** 2
-        return (self.fixed + self.per_text * texts + self.rising * texts * texts) * slower
-
-    def ideal(self, texts: int, batch: int) -> float:
-        """The least time in which the slots can do so many texts in batches of this size."""
-        sizes = [batch] * (texts // batch) + [texts % batch] * (texts % batch > 0)
-        free = [0.0] * (self.slots or len(sizes))
-        for size in sizes:
-            heapq.heapreplace(free, free[0] + self.seconds(size))
-        return max(free)
-
-
 class Mock:
-    """The state of the server."""
+    """The server: a model, and the requests that wait for it."""
 
-    def __init__(self, behaviour: Behaviour) -> None:
-        self.behaviour = behaviour
-        self.free = [0.0] * (behaviour.slots or 0)  # when each slot will be free: a heap
-        self.begun = self.last = -math.inf  # the first request after a pause, and the last one
+    def __init__(self, model: Server) -> None:
+        self.model = model
+        self.names = itertools.count()
+        self.open: dict[int, tuple[Connection, list[bytes]]] = {}  # with the replies that they will get
+        self.timer: asyncio.TimerHandle | None = None
+        self.due: float | None = None  # when it rings
         self.requests = self.texts = 0
         rows = table()
-        self.floats = [json.dumps(row.tolist(), separators=(",", ":")).encode() + b"}" for row in rows]
+        self.floats = [orjson.dumps(row.tolist()) + b"}" for row in rows]
         self.base64 = [b'"' + base64.b64encode(row.tobytes()) + b'"}' for row in rows]
         self.before = [
             b'%s{"object":"embedding","index":%d,"embedding":' % (b"," * (i > 0), i) for i in range(4096)
         ]
-        self.server = b"" if behaviour.software is None else b"Server: %s\r\n" % behaviour.software.encode()
+        self.server = b"" if model.software is None else b"Server: %s\r\n" % model.software.encode()
 
-    def embed(self, body: bytes) -> tuple[list[bytes], float]:
-        """The pieces of the reply, and the seconds until it is due."""
-        numbers = NUMBER.findall(body) or [b"0"] * len(json.loads(body)["input"])
-        count, limits = len(numbers), self.behaviour
+    def embed(self, connection: Connection, body: bytes) -> None:
+        """Takes a request, which will be answered when the model is done with it."""
+        numbers, lengths = _read(body)
+        count, name = len(numbers), next(self.names)
         self.requests += 1
-        if limits.cap is not None and count > limits.cap:
-            error = f"batch size {count} > maximum allowed batch size {limits.cap}"
-            return self.reply([json.dumps({"error": error, "error_type": "Validation"}).encode()], 422), 0.0
-        if limits.fails_above is not None and count > limits.fails_above:
-            return self.reply([b'{"error":{"code":500,"message":"internal error"}}'], 500), self._wait(1)
+        status = self.model.arrive(time.monotonic(), name, lengths)
+        if status != 200:
+            connection.send(self.refusal(status, count))
+            return
         self.texts += count
         rows = self.base64 if b'"base64"' in body else self.floats
         pieces = [b'{"object":"list","model":"bench","data":[']
         for before, number in zip(self.before, numbers, strict=False):
-            pieces += (before, rows[int(number) % len(rows)])
+            pieces += (before, rows[number % len(rows)])
         pieces.append(b'],"usage":{"prompt_tokens":%d,"total_tokens":%d}}' % (count, count))
-        return self.reply(pieces), self._wait(count)
+        self.open[name] = connection, self.reply(pieces)
+        self.look()
+
+    def look(self) -> None:
+        """Answers what is done, and looks again when more will be."""
+        now = time.monotonic()
+        for name in self.model.advance(now):
+            connection, pieces = self.open.pop(name)
+            connection.send(pieces)
+        due = self.model.next_event()
+        if due == self.due and self.timer is not None:
+            return
+        if self.timer is not None:
+            self.timer.cancel()
+        self.due, self.timer = due, None
+        if due is not None:
+            self.timer = asyncio.get_running_loop().call_later(max(0.0, due - now), self.ring)
+
+    def ring(self) -> None:
+        """The timer's moment has come."""
+        self.timer = None
+        self.look()
+
+    def refusal(self, status: int, count: int) -> list[bytes]:
+        """TEI's words for too many texts, or words that explain nothing."""
+        said: dict[str, Any] = {"error": {"code": 500, "message": "internal error"}}
+        if status == 422:
+            words = f"batch size {count} > maximum allowed batch size {self.model.cap}"
+            said = {"error": words, "error_type": "Validation"}
+        return self.reply([json.dumps(said).encode()], status)
 
     def tell(self, path: bytes) -> list[bytes]:
         """The reply to a question."""
+        model: dict[str, object] = {"id": "bench", "object": "model"}
+        if self.model.owned_by is not None:
+            model["owned_by"] = self.model.owned_by
         answers: dict[bytes, object] = {
             b"/health": {"status": "ok"},
-            b"/props": {
-                "total_slots": self.behaviour.slots or 1,
-                "default_generation_settings": {"n_ctx": 512},
-            },
-            b"/v1/models": {"object": "list", "data": [{"id": "bench", "object": "model"}]},
+            b"/v1/models": {"object": "list", "data": [model]},
             b"/stats": {"cpu": time.process_time(), "requests": self.requests, "texts": self.texts},
         }
+        if self.model.total_slots is not None:
+            settings = {"n_ctx": 512}
+            props = {"total_slots": self.model.total_slots, "default_generation_settings": settings}
+            answers[b"/props"] = props
         answer = answers.get(path, {"error": "no such path"})
         return self.reply([json.dumps(answer).encode()], 200 if path in answers else 404)
 
@@ -127,17 +119,15 @@ class Mock:
         head = b"HTTP/1.1 %d -\r\n%sContent-Type: application/json\r\nContent-Length: %d\r\n\r\n"
         return [head % (status, self.server, length), *pieces]
 
-    def _wait(self, count: int) -> float:
-        """The seconds until a slot will have done a request that arrives now."""
-        now = time.monotonic()
-        if now > self.last + PAUSE:
-            self.begun = now
-        start = max(now, self.free[0]) if self.free else now
-        end = start + self.behaviour.seconds(count, start - self.begun)
-        self.last = max(self.last, end)
-        if self.free:
-            heapq.heapreplace(self.free, end)
-        return end - now
+
+def _read(body: bytes) -> tuple[list[int], list[int]]:
+    """The numbers of the texts in a request, and about how many bytes each has."""
+    found = list(NUMBER.finditer(body))
+    if not found:  # somebody else's texts
+        told = json.loads(body)["input"]
+        return ([0], [len(told)]) if isinstance(told, str) else ([0] * len(told), [len(one) for one in told])
+    starts = [match.start() for match in found] + [len(body)]
+    return [int(match[1]) for match in found], [end - start for start, end in itertools.pairwise(starts)]
 
 
 class Connection(asyncio.Protocol):
@@ -159,13 +149,9 @@ class Connection(asyncio.Protocol):
         self.received = b""
         method, path, _ = head.split(b" ", 2)
         if method == b"POST":
-            pieces, seconds = self.mock.embed(body)
+            self.mock.embed(self, body)
         else:
-            pieces, seconds = self.mock.tell(path), 0.0
-        if seconds > 0:
-            asyncio.get_running_loop().call_later(seconds, self.send, pieces)
-        else:
-            self.send(pieces)
+            self.send(self.mock.tell(path))
 
     def send(self, pieces: list[bytes]) -> None:
         if not self.transport.is_closing():
@@ -174,7 +160,7 @@ class Connection(asyncio.Protocol):
 
 async def serve(behaviour: Behaviour) -> None:
     """Serve for ever."""
-    mock = Mock(behaviour)
+    mock = Mock(behaviour.made())
     loop = asyncio.get_running_loop()
     server = await loop.create_server(lambda: Connection(mock), "127.0.0.1", 0, backlog=1024)
     print(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}", flush=True)

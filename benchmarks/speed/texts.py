@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from functools import cache
 from typing import Any
 
@@ -11,6 +12,10 @@ from numpy.typing import NDArray
 DIMENSIONS = 1024
 ROWS = 257  # different vectors; a prime, so that texts of two batches in a row never have the same
 WARM_UP = 900_000  # number of the first text of a warm-up
+QUERIES = 800_000  # of the first query that is asked beside other texts
+WORDS = range(8, 241)  # in texts of mixed lengths
+_FILLER = "of a corpus that is about as mixed as the pages of a manual which somebody would want to search"
+_SLICE = 4096  # vectors compared at once
 
 
 def text(number: int) -> str:
@@ -20,9 +25,22 @@ def text(number: int) -> str:
     )
 
 
-def texts(count: int, start: int = 0) -> list[str]:
-    """Texts numbered from ``start`` on."""
-    return [text(number) for number in range(start, start + count)]
+def texts(count: int, start: int = 0, *, mixed: bool = False) -> list[str]:
+    """Texts numbered from ``start`` on, each a sentence; ``mixed``: of 8 to 240 words."""
+    if not mixed:
+        return [text(number) for number in range(start, start + count)]
+    ends = _ends()
+    return [f"text {number:06d} {ends[number % len(ends)]}" for number in range(start, start + count)]
+
+
+@cache
+def _ends() -> list[str]:
+    """What follows on the number in texts of mixed lengths: each number of words once, in no order."""
+    filler = _FILLER.split()
+    words = filler * (WORDS[-1] // len(filler) + 1)
+    ends = [" ".join(words[: count - 2]) for count in WORDS]
+    random.Random(2026).shuffle(ends)
+    return ends
 
 
 @cache
@@ -42,8 +60,12 @@ def are_right(vectors: Any, count: int, start: int = 0) -> bool:
         start: Number of the first text.
     """
     if isinstance(vectors, list):
-        if not all(type(vector) is list and type(vector[0]) is float for vector in vectors):
+        if not all(type(vector) is list and vector and type(vector[0]) is float for vector in vectors):
             return False
     elif vectors.dtype != np.float32:
         return False
-    return np.array_equal(vectors, table()[np.arange(start, start + count) % ROWS])
+    expected = np.arange(start, start + count) % ROWS
+    return len(vectors) == count and all(
+        np.array_equal(vectors[at : at + _SLICE], table()[expected[at : at + _SLICE]])
+        for at in range(0, count, _SLICE)
+    )

@@ -10,20 +10,21 @@ import asyncio
 import inspect
 import json
 import resource
-import statistics
 import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from benchmarks.speed import clients
-from benchmarks.speed.texts import WARM_UP, are_right, texts
+from benchmarks.speed.texts import QUERIES, WARM_UP, are_right, texts
+from benchmarks.speed.waiting import EVERY, beside, quantiles, steps
 
 THREADS = 200  # of a sync client's callers, where many ask at once
 
@@ -34,13 +35,16 @@ class Job:
 
     Attributes:
         client: A name in `clients`.
-        do: ``"lists"``, ``"array"``, ``"stream"``, ``"latency"`` (queries one after another) or ``"together"``
-            (all queries at once).
+        do: ``"lists"``, ``"array"``, ``"stream"``, ``"latency"`` (queries one after another), ``"together"``
+            (all queries at once), ``"beside"`` (lists, and queries meanwhile) or ``"steps"`` (lists, and the loop
+            is watched).
         url: The server.
         texts: How many.
         batch: Texts in one request.
         concurrency: Requests in flight.
         warm_up: Texts embedded before, not measured.
+        mixed: Texts of mixed lengths.
+        every: Seconds between two queries beside.
         exact: Whether the server is the mock, whose vectors are known to the last bit.
     """
 
@@ -51,6 +55,8 @@ class Job:
     batch: int
     concurrency: int
     warm_up: int
+    mixed: bool = False
+    every: float = EVERY
     exact: bool = True
 
 
@@ -59,7 +65,7 @@ class Sample:
     """What it took.
 
     Attributes:
-        wall: Seconds.
+        wall: Seconds; beside queries, those of the bulk.
         cpu: Seconds of CPU, user and system, of the client's process.
         server_cpu: The same of the server's process.
         requests: How many the server got.
@@ -67,6 +73,8 @@ class Sample:
         right: Whether each text got its own vector, to the last bit.
         p50: Median seconds of one query, where they were timed one by one.
         p95: What 95 % of them took at most.
+        lone: Median seconds of one query on the idle server, where that is compared.
+        gap: Seconds of the longest step of the caller's loop, where it was watched.
         error: Why there is no result.
     """
 
@@ -78,16 +86,18 @@ class Sample:
     right: bool = False
     p50: float | None = None
     p95: float | None = None
+    lone: float | None = None
+    gap: float | None = None
     error: str | None = None
 
 
 async def sample(job: Job) -> Sample:
     """Does the job once."""
     client = {**clients.OURS, **clients.PEERS}[job.client](job.url, job.batch, job.concurrency)
-    do = DO[job.do]
+    do = partial(_beside, every=job.every) if job.do == "beside" else DO[job.do]
     if job.warm_up:
         await do(client, texts(job.warm_up, WARM_UP), WARM_UP)
-    todo = texts(job.texts)
+    todo = texts(job.texts, mixed=job.mixed)
     server = told(job.url)
     memory, cpu, wall = _memory(), _cpu(), time.perf_counter()
     outcome = await do(client, todo, 0)
@@ -95,26 +105,40 @@ async def sample(job: Job) -> Sample:
     after = told(job.url)
     if close := getattr(client, "close", None):
         await _settled(close())
-    timed = outcome if isinstance(outcome, Timed) else Timed(await _is_right(outcome, job))
+    timed = outcome if isinstance(outcome, Timed) else Timed(vectors=outcome)
     return Sample(
-        wall=wall,
+        wall=wall if timed.wall is None else timed.wall,
         cpu=cpu,
         server_cpu=after["cpu"] - server["cpu"],
         requests=after["requests"] - server["requests"],
         grown=grown,
-        right=timed.right,
+        right=await _is_right(timed, job),
         p50=timed.p50,
         p95=timed.p95,
+        lone=timed.lone,
+        gap=timed.gap,
     )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Timed:
-    """The result of a job that looks at its vectors as they come."""
+    """The result of a job that knows more than its vectors; those it may have looked at as they came.
 
-    right: bool
+    Attributes:
+        vectors: Of the texts.
+        answers: Of queries beside them.
+        right: Whether those that it looked at were right.
+        wall: As in `Sample`, and so the others.
+    """
+
+    vectors: Any = None
+    answers: Sequence[Any] = ()
+    right: bool = True
+    wall: float | None = None
     p50: float | None = None
     p95: float | None = None
+    lone: float | None = None
+    gap: float | None = None
 
 
 async def _lists(client: Any, texts: list[str], start: int) -> Any:
@@ -132,7 +156,7 @@ async def _stream(client: Any, texts: list[str], start: int) -> Timed:
     while (piece := await anext(stream, None)) is not None:
         right &= piece[0] == seen and are_right(piece[1], len(piece[1]), start + seen)
         seen += len(piece[1])
-    return Timed(right and seen == len(texts))
+    return Timed(right=right and seen == len(texts))
 
 
 async def _latency(client: Any, texts: list[str], start: int) -> Timed:
@@ -144,8 +168,8 @@ async def _latency(client: Any, texts: list[str], start: int) -> Timed:
             vector = await vector
         took.append(time.perf_counter() - begin)
         vectors.append(vector)
-    right = are_right(vectors, len(texts), start)
-    return Timed(right, statistics.median(took), statistics.quantiles(took, n=20)[-1])
+    p50, p95 = quantiles(took)
+    return Timed(right=are_right(vectors, len(texts), start), p50=p50, p95=p95)
 
 
 async def _together(client: Any, texts: list[str], start: int) -> Any:
@@ -155,11 +179,36 @@ async def _together(client: Any, texts: list[str], start: int) -> Any:
         return list(threads.map(client.query, texts))
 
 
-async def _is_right(vectors: Any, job: Job) -> bool:
+async def _beside(client: Any, texts: list[str], start: int, every: float = EVERY) -> Timed:
+    done = await beside(client, texts, every)
+    p50, p95 = quantiles(done.took)
+    return Timed(
+        vectors=done.vectors,
+        answers=done.answers,
+        wall=done.seconds,
+        p50=p50,
+        p95=p95,
+        lone=quantiles(done.lone)[0],
+    )
+
+
+async def _steps(client: Any, texts: list[str], start: int) -> Timed:
+    vectors, gap = await steps(client.lists(texts))
+    return Timed(vectors=vectors, gap=gap)
+
+
+async def _is_right(timed: Timed, job: Job) -> bool:
+    """Whether all that it brought is right; a real server's vectors by the nearest of those asked for alone."""
+    answers, vectors = timed.answers, timed.vectors
+    if not timed.right or vectors is None:
+        return timed.right
     if job.exact:
-        return are_right(vectors, job.texts)
+        asked = not answers or are_right(answers, len(answers), QUERIES)
+        return asked and are_right(vectors, job.texts)
     step = max(1, job.texts // 20)
-    alone = await clients.Embedwire(job.url, 1, 1).client.embed_array(texts(job.texts)[::step])
+    client = clients.Embedwire(job.url, 1, 1).client
+    alone = await client.embed_array(texts(job.texts, mixed=job.mixed)[::step])
+    await client.close()
     nearest = (np.array(vectors)[::step] @ alone.T).argmax(axis=1)
     return len(vectors) == job.texts and nearest.tolist() == list(range(len(alone)))
 
@@ -170,6 +219,8 @@ DO: dict[str, Callable[[Any, list[str], int], Awaitable[Any]]] = {
     "stream": _stream,
     "latency": _latency,
     "together": _together,
+    "beside": _beside,
+    "steps": _steps,
 }
 
 
@@ -212,12 +263,13 @@ def _memory() -> int:
 
 
 def main() -> None:
-    job = Job(**json.loads(sys.argv[1]))
-    try:
-        done = asyncio.run(sample(job))
-    except Exception as error:  # a peer that cannot do it is a result too
-        done = Sample(error=f"{type(error).__name__}: {error}"[:300])
-    print(json.dumps(asdict(done)), flush=True)
+    """One job after another, each as JSON; a line of JSON for each. More than one are for whom time is nothing."""
+    for argument in sys.argv[1:]:
+        try:
+            done = asyncio.run(sample(Job(**json.loads(argument))))
+        except Exception as error:  # a peer that cannot do it is a result too
+            done = Sample(error=f"{type(error).__name__}: {error}"[:300])
+        print(json.dumps(asdict(done)), flush=True)
 
 
 if __name__ == "__main__":
