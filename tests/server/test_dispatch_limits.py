@@ -93,7 +93,7 @@ async def test_a_cap_that_shrinks_is_followed() -> None:
 
 
 async def test_slots_and_context_are_asked_for_when_it_pays() -> None:
-    """A lone query asks nothing; a bulk call asks ``/props`` once, and doubles the slots for its concurrency."""
+    """A lone query asks nothing; a bulk call asks ``/props`` once, and has two texts in flight for each slot."""
     async with (
         EmbeddingServer(slots=3, latency=0.001) as server,
         EmbeddingClient(server.url, model="m") as client,
@@ -106,8 +106,9 @@ async def test_slots_and_context_are_asked_for_when_it_pays() -> None:
         assert client.server_info().context == 512
         assert client.server_info().base64 is True
         server.peak_in_flight = 0
-        await client.embed([text + "!" for text in TEXTS[:200]])
-        assert server.peak_in_flight == 6
+        await client.embed([text + "!" for text in TEXTS[:40]])
+        assert server.peak_in_flight == 4
+        assert {len(batch) for batch in server.batches[-30:]} == {1}
 
 
 async def test_questions_that_were_cut_off_are_asked_again() -> None:

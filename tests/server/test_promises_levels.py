@@ -175,7 +175,7 @@ class TestRestart:
     """What a server told of itself is asked again after a restart."""
 
     @simulated
-    @pytest.mark.parametrize(("before", "after"), [(8, 1), (8, 2), (1, 8)])
+    @pytest.mark.parametrize(("before", "after"), [(64, 1), (64, 2), (1, 64)])
     @pytest.mark.parametrize("when", ["idle", "in a call", "while it loads"])
     async def test_with_other_slots(self, when: str, before: int, after: int) -> None:
         """A llama-server restarted with other slots gets as many requests as its new slots take."""
@@ -211,7 +211,8 @@ class TestRestart:
             assert right(await client.embed(texts), texts)
             assert client.server_info().slots == after
             assert client.server_info().context == 64 * after
-            assert server.peak_in_flight == min(2 * after, after + 4)
+            few, many = 4, 8  # of five texts: as few as any server gets, or two texts for each slot
+            assert server.peak_in_flight <= few if after <= 2 else server.peak_in_flight >= many
 
     async def test_with_other_software(self) -> None:
         """Another `Server` header on the same connection is another server, too: what the old one told is forgotten."""
@@ -252,14 +253,18 @@ class TestCaps:
     async def test_one_refusal_out_of_nowhere(self, size: int, glitch: str, here: EmbeddingServer) -> None:
         """One stray refusal does not make requests small for the rest of the process."""
         here.script = refuse_once(size, GLITCHES[glitch])
-        async with own(here, concurrency=4, max_retries=0) as client:
-            texts = numbered(size, "few")
-            assert right(await client.embed(texts), texts)
-            assert (client.server_info().max_texts, client.server_info().max_chars) == (None, None)
-            before = len(here.batches)
-            texts = numbered(4000)
-            assert right(await client.embed(texts), texts)
-            assert len(here.batches) - before <= 900  # of five texts at least, when their sizes begin
+        requests: list[int] = []
+        async with EmbeddingServer() as spared:
+            for server in (spared, here):
+                async with own(server, concurrency=4, max_retries=0) as client:
+                    texts = numbered(size, "few")
+                    assert right(await client.embed(texts), texts)
+                    assert (client.server_info().max_texts, client.server_info().max_chars) == (None, None)
+                    before = len(server.batches)
+                    texts = numbered(4000)
+                    assert right(await client.embed(texts), texts)
+                    requests.append(len(server.batches) - before)
+        assert requests[1] <= 1.5 * requests[0]  # one that was tried larger a little later
 
     @pytest.mark.parametrize("glitch", ["400", "413"])
     @pytest.mark.parametrize("other", [{"model": "n"}, {"api_key": "key"}, {"dimensions": 4}])

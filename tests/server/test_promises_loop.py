@@ -9,7 +9,7 @@ import asyncio
 import sys
 import threading
 import tracemalloc
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from types import FrameType, TracebackType
 from typing import Any
 
@@ -410,6 +410,12 @@ class TestSizes:
             return Answer(delay=0.01 + per_char * sum(len(text) + 40 for text in request.texts))
 
         return script
+
+    @pytest.fixture
+    async def here(self) -> AsyncIterator[EmbeddingServer]:
+        """A server that tells no slots."""
+        async with EmbeddingServer(server_header=None) as server:
+            yield server
 
     @simulated
     @pytest.mark.parametrize("kind", ["document", "query"])

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from embedwire import BatchLimits
+from embedwire import BatchLimits, RateLimit
 from embedwire._servers.facts import ServerFacts
 from embedwire._servers.kinds import KINDS, Told
 from embedwire._servers.sizes import (
@@ -216,6 +216,13 @@ class TestLimits:
         rested(found.texts, REST)
         assert found.of(form(batch_size=12)).limits().texts == 12
         assert found.max_texts == 8
+
+    def test_requests_that_are_counted_carry_many_texts(self) -> None:
+        """Where a rate limit counts requests, they begin with 32 texts, whatever the slots; else they do not."""
+        found = sizing("llama.cpp", slots=1)
+        for rate in (2, RateLimit(per_second=1), RateLimit(per_minute=9, texts=1000)):
+            assert found.of(form(rate_limit=rate)).limits().texts == 32
+        assert found.of(form(rate_limit=RateLimit(texts=1000))).limits().texts == 1
 
     def test_there_is_one_tuner_for_each_choice(self) -> None:
         """Equal forms share what was found; another kind, or another number of the user's, is looked for apart."""

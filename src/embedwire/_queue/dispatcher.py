@@ -172,9 +172,9 @@ class Dispatcher:
     def _start(self, batch: Batch, now: float) -> None:
         lane, loop = batch.lane, asyncio.get_running_loop()
         batch.slot = self._slots.take(batch.kind)
-        all_taken = batch.full and not self._slots.free(batch.kind)
+        held = not self._slots.free(batch.kind) or lane.closed_until(now) > now
         sizes, window = lane.route.sizes, self._slots.window
-        batch.number = sizes.sent(batch.kind, batch.work, now, all_taken=all_taken, window=window)
+        batch.number = sizes.sent(batch.kind, batch.work, now, all_taken=batch.full and held, window=window)
         lane.under_way[batch.kind].add(batch)
         job = Job(
             form=lane.route.form,

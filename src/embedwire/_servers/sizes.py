@@ -12,7 +12,7 @@ from embedwire._servers.pace import Window
 from embedwire._servers.slots import Wish
 from embedwire._servers.steps import MOST_REQUESTS, START, Bounds
 from embedwire._servers.tuner import Tuner
-from embedwire._settings.options import BatchLimits, Kind
+from embedwire._settings.options import BatchLimits, Kind, RateLimit
 from embedwire._settings.settings import Form
 
 QUERY_ROOM = 4  # requests with queries that may be in flight beside as many with documents as may be
@@ -113,7 +113,7 @@ class Sizing:
         self.texts = Cap()
         self.chars = Cap()
         self.lengths = Lengths()
-        self._tuners: dict[tuple[Kind, BatchLimits | None, int | None], Tuner] = {}
+        self._tuners: dict[tuple[Kind, BatchLimits | None, int | None, RateLimit | None], Tuner] = {}
 
     @property
     def max_texts(self) -> int | None:
@@ -131,7 +131,7 @@ class Sizing:
 
     def tuner(self, form: Form, kind: Kind, make: Callable[[], Tuner]) -> Tuner:
         """What finds the sizes that the user left at "auto"."""
-        key = kind, form.batch, form.concurrency
+        key = kind, form.batch, form.concurrency, form.rate
         return self._tuners.get(key) or self._tuners.setdefault(key, make())
 
 
@@ -206,7 +206,7 @@ class FormSizes:
 
     def _make_bounds(self, most: int | None) -> Bounds:
         kind, slots, batch = self.sizing.server.kind, self.sizing.server.told.slots, self._form.batch
-        spare = None if kind is None else kind.spare_threads
+        spare, rate = None if kind is None else kind.spare_threads, self._form.rate
         return Bounds(
             # Nothing grows at a server that may have one slot, and threads for a few connections.
             known=slots is not None or (kind is not None and spare is None),
@@ -215,6 +215,7 @@ class FormSizes:
             texts=most,
             requests=MOST_REQUESTS if slots is None or spare is None else slots + spare,
             slots=slots,
+            counted=rate is not None and any((rate.requests, rate.per_minute, rate.per_second)),
         )
 
 

@@ -60,6 +60,7 @@ class Bounds:
         texts: Most texts that it takes in one request.
         requests: Most requests that it serves at a time.
         slots: Texts that it works on at a time, where it tells.
+        counted: Whether requests are counted by a limit of the user's, so that each should carry many texts.
     """
 
     known: bool = False
@@ -68,10 +69,12 @@ class Bounds:
     texts: int | None = None
     requests: int = MOST_REQUESTS
     slots: int | None = None
+    counted: bool = False
 
     def start(self, kind: Kind) -> Sizes:
         """The sizes to begin with: small ones, and no more in flight than the server can use."""
-        begin, most = START[kind], self.slots and PER_SLOT * self.slots
+        begin = START["query" if self.counted else kind]
+        most = None if self.counted else self.slots and PER_SLOT * self.slots
         texts, requests = self.fixed_texts or begin.texts, self.fixed_requests or begin.requests
         if most is not None and kind == "document":
             if self.fixed_texts is None:

@@ -25,6 +25,7 @@ from embedwire._settings.options import Kind
 PER_TEXT = 40  # characters that a text counts for besides its own: what a server does for each
 PAYS = 1.1  # what a doubling must bring in the slow start
 CLEAR = 1.2  # times the rate, which no second look is needed for
+CHANGED = 2.0  # times the rate of the same sizes before, or one such part of it
 AS_GOOD, AS_GOOD_FOR_QUERIES = 0.98, 0.97  # of the best rate
 AS_GOOD_LEAST = 0.97  # where the rates differ among themselves by more than that
 REST = (4, 8, 16)  # rounds between two trials
@@ -139,7 +140,7 @@ class Tuner:
         self._took = 0.0  # seconds of the server for the last request
         self._allowed = MOST_REQUESTS  # by the window
         self._met = False, bounds().slots
-        self._begin(bounds())
+        self._begin(bounds().start(kind))
 
     @property
     def sizes(self) -> Sizes:
@@ -147,16 +148,16 @@ class Tuner:
         bounds = self._bounds()
         if (bounds.known, bounds.slots) != self._met:  # only now it is known what is over there
             self._met = bounds.known, bounds.slots
-            if bounds.start(self._kind) != self._tried.kept:
-                self._begin(bounds)
+            if (sizes := bounds.start(self._kind)) != self._tried.kept:
+                self._begin(sizes)
         return self._sizes
 
-    def _begin(self, bounds: Bounds) -> None:
-        """Begins anew."""
-        self._slow_start: tuple[Step, ...] = SLOW_START if bounds.slots is None else ()
+    def _begin(self, sizes: Sizes) -> None:
+        """Begins the search anew, with these sizes."""
+        self._slow_start: tuple[Step, ...] = SLOW_START if self._bounds().slots is None else ()
         self._momentum = Step.FEWER
         self._trials, self._rest = 0, REST[0]
-        self._restart(bounds.start(self._kind))
+        self._restart(sizes)
 
     def _restart(self, sizes: Sizes) -> None:
         """Begins with these sizes, and measures anew."""
@@ -252,10 +253,11 @@ class Tuner:
 
     def _measure(self, rate: float, now: float) -> None:
         """The kept sizes had this rate, after the trial if one is pending."""
-        before = self._rate
-        self._rate = rate if before is None else (before + rate) / 2
-        if before is None:
-            return
+        before, self._rate = self._rate or rate, rate
+        if not 1 / CHANGED < rate / before < CHANGED:  # it is another server, or has other work
+            self._begin(self._tried.kept)
+            before = self._rate = rate
+        self._rate = (before + rate) / 2
         self._tolerance.same_sizes(rate / before)
         if self._pending is not None:
             sizes, tried = self._pending
@@ -296,11 +298,10 @@ class Tuner:
 
     def _next(self) -> Step | None:
         """The step to try in the next round; None to rest."""
-        kept = self._tried.kept
         if not self._bounds().known:
             return None
         while self._slow_start:
-            if self._after(self._slow_start[0]) != kept:
+            if self._after(self._slow_start[0]) != self._tried.kept:
                 return self._slow_start[0]
             self._slow_start = self._slow_start[1:]
         self._rest -= 1
