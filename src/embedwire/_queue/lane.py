@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import OrderedDict, deque
 
 from embedwire._http.attempt import LONGEST_SAMPLE
-from embedwire._queue.records import Batch, Call, Item, Route
+from embedwire._queue.records import ROWS, Batch, Call, Item, Route
 from embedwire._servers.sizes import Limits, least
 from embedwire._servers.tuner import PER_TEXT
 from embedwire._settings.options import Kind
@@ -28,7 +28,10 @@ class Lane:
 
     def __init__(self, route: Route) -> None:
         self.route = route
-        self.items: dict[str, Item] = {}
+        # What waits or travels; a number where only one call wants a text that waits: which call and which row that is.
+        self.items: dict[str, Item | int] = {}
+        self._numbered: dict[int, Call] = {}
+        self._numbers = 0
         self.calls: dict[Kind, OrderedDict[Call, None]] = {kind: OrderedDict() for kind in KINDS}
         self.parts: dict[Kind, deque[Batch]] = {kind: deque() for kind in KINDS}
         self.under_way: dict[Kind, set[Batch]] = {kind: set() for kind in KINDS}
@@ -78,19 +81,48 @@ class Lane:
 
     def enter(self, call: Call, most: int) -> None:
         """Puts a call's next texts into the queue."""
-        known, start = self.items, len(call.items)
-        for row, text in enumerate(call.texts[start : start + most], start):
-            item = known.get(text)
-            if item is None or not item.takes(call.kind):
-                item = known[text] = Item(text, call.kind)
-            item.owners.append((call, row))
-            item.wanted += 1
-            call.items.append(item)
+        start, items, known = len(call.items), call.items, self.items
+        if not start:
+            call.number = self._numbers = self._numbers + 1
+            self._numbered[call.number] = call
+        for place, text in enumerate(call.texts[start : start + most], call.number * ROWS + start):
+            there = known.setdefault(text, place)
+            items.append(None if there is place else self._join(call, place, text, there))
+
+    def _join(self, call: Call, place: int, text: str, there: Item | int) -> Item | None:
+        """What a call waits for whose text is known; None where it is alone with it all the same."""
+        row = place % ROWS
+        item = self.item(self._numbered[there // ROWS], there % ROWS) if isinstance(there, int) else there
+        if not item.takes(call.kind):
+            self.items[text] = place
+            return None
+        item.owners.append((call, row))
+        item.wanted += 1
+        return item
+
+    def item(self, call: Call, row: int) -> Item:
+        """The item of a call's text that is in the queue."""
+        item = call.items[row]
+        if item is None:
+            item = call.items[row] = Item(call, row)
+            if self.items.get(item.text) == call.number * ROWS + row:
+                self.items[item.text] = item
+        return item
+
+    def withdraw(self, call: Call, row: int) -> None:
+        """A text that waits for one call alone leaves the queue."""
+        text = call.texts[row]
+        if self.items.get(text) == call.number * ROWS + row:
+            del self.items[text]
+
+    def leave(self, call: Call) -> None:
+        """A call has no text in the queue any more."""
+        self._numbered.pop(call.number, None)
 
     def forget(self, item: Item) -> None:
         """This text neither waits nor travels any more: it has its vector, it failed, or nobody wants it."""
         item.wanted = 0
-        item.owners = []
+        item.owners.clear()
         if self.items.get(item.text) is item:
             del self.items[item.text]
 
