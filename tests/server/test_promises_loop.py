@@ -27,7 +27,7 @@ from embedwire import (
     UsageError,
 )
 from embedwire._clients.lists import NUMBERS
-from embedwire._http import messages, steps
+from embedwire._http import attempt, messages, steps
 from embedwire.testing import Answer, EmbeddingServer, Request
 from tests.helpers import now, numbered, right, simulated
 from tests.server.doors import Doors, own, shared
@@ -406,6 +406,36 @@ class TestLists:
         assert right(array, texts)
         assert right(rows, texts)
         assert turns - before >= len(texts) * 256 / NUMBERS - 2
+
+
+class TestReplies:
+    """Replies of megabytes."""
+
+    async def test_are_read_in_steps(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """While a reply of many decimal numbers is read, others have their turns."""
+        monkeypatch.setattr(steps, "PATIENCE", 0.0)  # each step is followed by a turn
+        turns, seen, cut_out = 0, [], attempt.cut_out
+
+        def noted(body: bytes) -> steps.Work[Any]:
+            for _ in (work := cut_out(body)):
+                seen.append(turns)
+                yield
+            work.close()
+
+        async def count() -> None:
+            nonlocal turns
+            while True:
+                await asyncio.sleep(0)
+                turns += 1
+
+        monkeypatch.setattr(attempt, "cut_out", noted)
+        texts = numbered(300)
+        with EmbeddingServer(dimensions=1024) as server:
+            async with own(server, batch_size=300) as client:
+                counting = asyncio.ensure_future(count())
+                assert right(await client.embed(texts), texts)
+                counting.cancel()
+        assert len(set(seen)) == len(seen) >= 10
 
 
 class TestTheCollector:

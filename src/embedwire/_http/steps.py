@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from typing import TypeAlias, TypeVar
 
 T = TypeVar("T")
@@ -33,6 +33,12 @@ async def in_turns(work: Work[T]) -> T:
             await asyncio.sleep(0)
             since = time.monotonic()
     return result[0]
+
+
+def one_step(function: Callable[..., T], *args: object) -> Work[T]:
+    """What a function does, as work."""
+    yield from ()
+    return function(*args)
 
 
 def _steps(work: Work[T], result: list[T]) -> Iterator[None]:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections import OrderedDict, deque
+from dataclasses import replace
 
 from embedwire._http.attempt import LONGEST_SAMPLE
+from embedwire._http.discovery import LEARN_FROM
 from embedwire._queue.records import ROWS, Batch, Call, Item, Route
 from embedwire._servers.sizes import Limits, least
 from embedwire._servers.tuner import PER_TEXT
@@ -144,14 +146,28 @@ class Lane:
 
     def has_room(self, batch: Batch, text: int = LONGEST_SAMPLE) -> bool:
         """Whether one more text, of so many characters, would be within what the user and the server allow."""
-        limits, fixed = self.route.sizes.limits(batch.kind), self.route.form.batch
-        texts = least(self.route.sizes.sizing.texts_allowed, fixed.texts if fixed else None)
-        chars = limits.chars
+        texts, chars = self._most_texts(), self.route.sizes.limits(batch.kind).chars
         return (texts is None or len(batch.items) < texts) and (chars is None or batch.chars + text <= chars)
+
+    def _most_texts(self) -> int | None:
+        """What the user and the server allow in one request, whatever is the best for now."""
+        fixed = self.route.form.batch
+        return least(self.route.sizes.sizing.texts_allowed, fixed.texts if fixed else None)
+
+    def _with_room(self, limits: Limits, call: Call) -> Limits:
+        """Limits of a batch that has room for one text more, where the call that is next has many left."""
+        most = self._most_texts()
+        if most is None or most < 2 or limits.texts is None or limits.texts < most:
+            return limits
+        if call.count - call.cursor < LEARN_FROM:
+            return limits
+        return replace(limits, texts=most - 1)
 
     def _fill(self, batch: Batch, now: float) -> None:
         """Moves waiting texts into a batch, as many as it can carry."""
         calls, limits = self.calls[batch.kind], self._limits(batch.kind, now)
+        if batch.kind == "document" and self.route.visitor.wants_room(self.route.form, self.route.model):
+            limits = self._with_room(limits, next(iter(calls)))
         load = _Load(limits)
         for _ in range(len(calls)):
             call = next(iter(calls))
