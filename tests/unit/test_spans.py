@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import random
 
@@ -116,9 +117,9 @@ class TestTheShortWay:
     def test_is_led_astray_by_nothing(self, body: str) -> None:
         """What looks like a vector and is none, or is one in another place, is what the whole contract says it is."""
         body = body.replace('"A', f'"{AAAA}').replace('"B', f'"{BBBB}')
-        for count in (1, 2):
-            check_same(body.encode(), count)
-            check_same(body.replace('"embedding":', '"embedding": ').encode(), count)
+        for count, width in itertools.product((1, 2), (None, 2, 3)):
+            check_same(body.encode(), count, width)
+            check_same(body.replace('"embedding":', '"embedding": ').encode(), count, width)
 
     @pytest.mark.parametrize("packed", [False, True], ids=["decimal", "base64"])
     def test_is_gone_in_steps(self, packed: bool) -> None:
