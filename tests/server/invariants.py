@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from embedwire._queue.dispatcher import Dispatcher
 from embedwire._queue.lane import KINDS, Lane
-from embedwire._queue.records import OPEN, Batch, Call, Item
+from embedwire._queue.records import OPEN, ROWS, Batch, Call, Item
 
 
 def check_queue(dispatcher: Dispatcher) -> None:
@@ -54,6 +54,12 @@ def _parts(lane: Lane) -> set[Batch]:
 def _check_lane(lane: Lane) -> None:
     waiting = _waiting(lane)
     for text, item in lane.items.items():
+        if isinstance(item, int):  # it waits for one call alone
+            call, row = lane._numbered[item // ROWS], item % ROWS
+            assert call.texts[row] == text
+            assert call.items[row] is None
+            assert not call.open or call.rows[row] == OPEN
+            continue
         assert item.text == text
         assert item.wanted > 0, "a text was kept that nobody wants"
         assert item.wanted >= sum(1 for _ in item.rows()), "a row waits for a text that does not count it"
@@ -69,7 +75,10 @@ def _check_call(call: Call) -> None:
     assert call.left == call.rows.count(OPEN), "a call counts its rows wrongly"
     waiting = _waiting(call.lane)
     for row, item in enumerate(call.items):
-        if call.rows[row] == OPEN:
+        if call.rows[row] == OPEN and item is None:
+            assert call.cursor <= row, "a call waits for what nobody works on"
+            assert call in call.lane.calls[call.kind], "a call waits for what nobody works on"
+        elif item is not None and call.rows[row] == OPEN:
             assert _is_worked_on(item, call.lane, waiting), "a call waits for what nobody works on"
 
 
@@ -80,7 +89,7 @@ def _waiting(lane: Lane) -> set[Item]:
         for kind in KINDS
         for call in lane.calls[kind]
         for item in call.items[call.cursor :]
-        if call.open and item.batch is None
+        if call.open and item is not None and item.batch is None
     }
 
 

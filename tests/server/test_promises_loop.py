@@ -6,6 +6,7 @@ A step is measured by what it does, in calls of functions, and not by the time t
 from __future__ import annotations
 
 import asyncio
+import gc
 import sys
 import threading
 import tracemalloc
@@ -25,10 +26,11 @@ from embedwire import (
     TextRefused,
     UsageError,
 )
-from embedwire._http import messages
+from embedwire._clients.lists import NUMBERS
+from embedwire._http import attempt, messages, steps
 from embedwire.testing import Answer, EmbeddingServer, Request
 from tests.helpers import now, numbered, right, simulated
-from tests.server.doors import own, shared
+from tests.server.doors import Doors, own, shared
 
 # Calls of functions in one step: what telling a thousand callers takes. All of a crowd at once would be far more.
 MOST = 120_000
@@ -374,6 +376,103 @@ class TestLargeTexts:
                         bad.embed(numbered(20))
                     assert right([good.embed_query(f"q {number}")], [f"q {number}"])
         assert steps.longest < MOST
+
+
+class TestLists:
+    """Lists of floats, made on the caller's loop."""
+
+    @pytest.mark.parametrize("door", ["own", "async"])
+    async def test_are_made_a_few_vectors_at_a_time(self, door: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Between two turns of the caller's loop no more lists are made than some thousand numbers fill."""
+        monkeypatch.setattr(steps, "PATIENCE", 0.0)  # each step is followed by a turn
+        texts, turns = numbered(5000), 0
+
+        async def count() -> None:
+            nonlocal turns
+            while True:
+                await asyncio.sleep(0)
+                turns += 1
+
+        with EmbeddingServer(dimensions=256) as server:
+            doors = Doors(door, server, batch_size=1000)
+            await doors.embed_query("warm")
+            made = asyncio.ensure_future(doors.embed(texts))
+            counting = asyncio.ensure_future(count())
+            array = await doors.embed_array(texts)
+            before = turns
+            rows = await made
+            counting.cancel()
+            await doors.close()
+        assert right(array, texts)
+        assert right(rows, texts)
+        assert turns - before >= len(texts) * 256 / NUMBERS - 2
+
+
+class TestReplies:
+    """Replies of megabytes."""
+
+    async def test_are_read_in_steps(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """While a reply of many decimal numbers is read, others have their turns."""
+        monkeypatch.setattr(steps, "PATIENCE", 0.0)  # each step is followed by a turn
+        turns, seen, cut_out = 0, [], attempt.cut_out
+
+        def noted(body: bytes) -> steps.Work[Any]:
+            for _ in (work := cut_out(body)):
+                seen.append(turns)
+                yield
+            work.close()
+
+        async def count() -> None:
+            nonlocal turns
+            while True:
+                await asyncio.sleep(0)
+                turns += 1
+
+        monkeypatch.setattr(attempt, "cut_out", noted)
+        texts = numbered(300)
+        with EmbeddingServer(dimensions=1024) as server:
+            async with own(server, batch_size=300) as client:
+                counting = asyncio.ensure_future(count())
+                assert right(await client.embed(texts), texts)
+                counting.cancel()
+        assert len(set(seen)) == len(seen) >= 10
+
+
+class TestTheCollector:
+    """The garbage collector: nothing is left to it, and nothing that is many is for it to look through."""
+
+    async def test_finds_nothing(self, server: EmbeddingServer) -> None:
+        """What requests leave behind is gone at once: the collector has nothing to find."""
+        async with own(server, batch_size=5) as client:
+            await client.embed(numbered(100))
+            gc.collect()
+            gc.disable()
+            try:
+                for number in range(5):
+                    await client.embed(numbered(100, number))
+                    await client.embed_query(f"query {number}")
+                gc.set_debug(gc.DEBUG_SAVEALL)
+                gc.collect()
+                left = [type(thing) for thing in gc.garbage]
+            finally:
+                gc.set_debug(0)
+                gc.garbage.clear()
+                gc.enable()
+        assert not [kind for kind in left if kind.__module__.startswith("embedwire._")]
+
+    async def test_has_nothing_to_do_with_what_waits(self, server: EmbeddingServer) -> None:
+        """A hundred thousand texts that wait are no objects that the collector would look at."""
+        async with own(server) as client:
+            await client.embed(numbered(100))
+            texts, before = numbered(100_000), len(gc.get_objects())
+            with server.hold():
+                call = asyncio.ensure_future(client.embed_array(texts))
+                await server.wait_for(lambda: server.in_flight > 0)
+                for _ in range(100):
+                    await asyncio.sleep(0)
+                assert len(gc.get_objects()) - before < 10_000
+                call.cancel()
+                await asyncio.wait([call])
 
 
 class TestNormalize:

@@ -329,7 +329,7 @@ class TestNames:
         monkeypatch.setattr(socket, "getaddrinfo", slow)
         dead = [SharedEmbeddingClient(f"http://h{number}.dead.test:1", model="m") for number in range(40)]
         try:
-            calls = [client._bridge.submit(["x"], "query") for client in dead]
+            calls = [client._bridge.submit(["x"], "query", begun=0.0) for client in dead]
             for url in (server.url, server.url.replace("127.0.0.1", "localhost")):
                 with SharedEmbeddingClient(url, model="m", encoding="float", deadline=10) as client:
                     assert right(client.embed(["a"]), ["a"])

@@ -287,6 +287,18 @@ class TestBase64:
             assert server.batches == [TEXTS, TEXTS[:1], TEXTS]
         assert caplog.text.count("gives other vectors in base64 than in decimal") == 1
 
+    @pytest.mark.parametrize("size", [2, 5, 32])
+    async def test_is_found_out_where_every_batch_is_full(
+        self, size: int, embed: Door, server: EmbeddingServer
+    ) -> None:
+        """With as many texts as fill their batches, one has room for a known text, at one request more at most."""
+        texts = numbered(8 * 32)
+        rows = await embed(server.url, texts, model="m", batch_size=size, concurrency=1)
+        assert right(rows, texts, tolerance=1e-7)
+        assert asked(server, "encoding_format").count("float") <= 2
+        assert max(map(len, server.batches)) == size
+        assert len(server.batches) <= len(texts) // size + 1
+
     async def test_is_confirmed_once(self, embed: Door, server: EmbeddingServer) -> None:
         """With `encoding="base64"`, one text goes once in decimal too, however many requests begin together."""
         texts = numbered(60)

@@ -26,6 +26,8 @@ from embedwire._http.listing import listed
 from embedwire._http.messages import screened, to_error
 from embedwire._http.records import Matrix
 from embedwire._http.reply import ContractBroken, decode, parse
+from embedwire._http.spans import cut_out
+from embedwire._http.steps import at_once
 from embedwire._http.vectors import near, plausible
 from embedwire._http.verdicts import Context
 from embedwire._http.wire import Reply
@@ -65,7 +67,7 @@ def check_decode(body: bytes, count: int, width: int | None = None) -> Matrix | 
         expected = None
     broken: ContractBroken | None = None
     try:
-        decoded = decode(body, count, width=width)
+        decoded = decode(body, count, width=width, cut=at_once(cut_out(body)))
     except ContractBroken as error:
         broken = error
     if broken is not None:

@@ -11,6 +11,7 @@ import pytest
 from embedwire._http.attempt import Attempt
 from embedwire._http.records import Job
 from embedwire._http.reply import ContractBroken
+from embedwire._http.steps import at_once
 from embedwire._http.wire import Reply
 from embedwire._servers.facts import ModelFacts, ServerFacts
 from embedwire.testing import vector
@@ -44,7 +45,7 @@ class TestAnotherServer:
         mine = attempt(facts, model="m")
         assert orjson.loads(mine.encode(None))["encoding_format"] == "base64"
         with pytest.raises(ContractBroken, match="base64 on a new connection"):
-            mine.read(reply(packed=True, life=1))
+            at_once(mine.read(reply(packed=True, life=1)))
         assert facts.base64 is None
         assert orjson.loads(mine.encode(None))["encoding_format"] == "float"
 
@@ -53,16 +54,16 @@ class TestAnotherServer:
         """Where the user wants it, or the server takes nothing else, it is looked at as ever."""
         mine = attempt(ModelFacts(only=only), model="m", encoding=encoding)
         assert orjson.loads(mine.encode(None))["encoding_format"] == "base64"
-        assert len(mine.read(reply(packed=True, life=1)).matrix) == 2
+        assert len(at_once(mine.read(reply(packed=True, life=1))).matrix) == 2
 
     def test_its_model_is_asked_for(self) -> None:
         """Where the user named none, the server is to be asked what it serves."""
         facts = ModelFacts(served="m", asked_model=True)
         mine = attempt(facts)
         mine.encode(None)
-        mine.read(reply())
+        at_once(mine.read(reply()))
         assert facts.asked_model
-        mine.read(reply(life=1))
+        at_once(mine.read(reply(life=1)))
         assert not facts.asked_model
 
     def test_a_name_that_holds_no_more(self) -> None:
@@ -71,7 +72,7 @@ class TestAnotherServer:
         mine = attempt(facts)
         mine.encode(None)
         with pytest.raises(ContractBroken, match="does not serve any more"):
-            mine.read(reply(model="m"))
+            at_once(mine.read(reply(model="m")))
         assert mine.stale
         assert (facts.named, facts.width) == ("n", None)
 
@@ -85,11 +86,11 @@ class TestNames:
         mine = attempt(facts, model="m")
         mine.encode(None)
         for fields in ({}, {"model": "alias"}, {}, {"model": ""}):
-            mine.read(reply(**fields))
+            at_once(mine.read(reply(**fields)))
         assert (facts.named, facts.width) == ("alias", 8)
         with pytest.raises(
             ContractBroken, match="another model: 'other', where earlier ones came from 'alias'"
         ):
-            mine.read(reply(model="other"))
+            at_once(mine.read(reply(model="other")))
         assert mine.exchanged
         assert (facts.named, facts.width, facts.sample) == ("other", None, None)

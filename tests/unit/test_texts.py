@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from embedwire import InputError, Prompts
-from embedwire._clients.texts import check_kind, check_text, check_texts, with_prompt
+from embedwire._clients.texts import check_kind, check_text, check_text_at, check_texts, with_prompt
 
 STRANGE = [
     "",
@@ -132,7 +132,7 @@ class TestTexts:
     def test_an_index_counts_in_the_callers_list(self) -> None:
         """In a part of a longer list, the index is that of the whole."""
         with pytest.raises(InputError, match=r"^texts\[101\] "):
-            check_texts(["a", 5], start=100)
+            check_text_at(101, 5)
 
     @given(st.lists(st.one_of(st.text(), st.none(), st.integers(), st.binary()), max_size=8))
     def test_nothing_slips_through(self, texts: list[Any]) -> None:

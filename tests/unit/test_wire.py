@@ -15,8 +15,9 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from embedwire._http.dimensions import fit
 from embedwire._http.listing import listed
-from embedwire._http.reply import ContractBroken, decode, fit, parse
+from embedwire._http.reply import ContractBroken, decode, parse
 from embedwire._http.vectors import near, normalized, plausible
 from embedwire._http.wire import encode
 from embedwire._servers.kinds import KINDS, Told

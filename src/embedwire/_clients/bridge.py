@@ -5,14 +5,12 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import contextlib
-import time
 from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from embedwire._clients import fork
 from embedwire._clients.first_use import too_late
 from embedwire._clients.loop_thread import LoopThread, loop_thread, on_loop_thread
-from embedwire._clients.texts import with_prompt
 from embedwire._http.native import new_future, result
 from embedwire._queue.usage import Ledger
 from embedwire._settings.options import Kind
@@ -41,12 +39,10 @@ class Bridge:
         self._engine: Engine | None = None
 
     def submit(
-        self, texts: list[str], kind: Kind, offset: int | None = None
+        self, texts: list[str], kind: Kind, *, begun: float, offset: int | None = None
     ) -> concurrent.futures.Future[Vectors]:
-        """Queues a call, from any thread."""
-        begun = time.monotonic()
+        """Queues a call, from any thread; see `Engine.submit`."""
         thread = self.thread()
-        texts = with_prompt(texts, kind, self.settings.prompts)
         future: concurrent.futures.Future[Vectors] = new_future()
         thread.watch(future)
 

@@ -14,7 +14,8 @@ from embedwire._clients.base import Client
 from embedwire._clients.first_use import too_late
 from embedwire._clients.lists import no_vectors, to_lists
 from embedwire._clients.stream import AsyncStream, Feed, OnError, check_source, sizes_of
-from embedwire._clients.texts import check_kind, check_text, check_texts, with_prompt
+from embedwire._clients.texts import check_kind, check_text, checked, prompted, with_prompt
+from embedwire._http.steps import in_turns
 from embedwire._http.threads import in_thread
 from embedwire._servers.known import ServerInfo
 from embedwire._settings.checks import check_seconds
@@ -81,7 +82,7 @@ class EmbeddingClient(Client):
             Overloaded: The queue is full.
             UsageError: The client is closed, or belongs to another loop.
         """
-        return to_lists(await self.embed_array(texts, kind))
+        return await in_turns(to_lists(await self.embed_array(texts, kind)))
 
     async def embed_query(self, text: str) -> list[float]:
         """Embeds one query.
@@ -93,7 +94,7 @@ class EmbeddingClient(Client):
             InputError: The text is not a str, or not valid Unicode; nothing was sent.
             RequestError: It got no vector.
         """
-        vector: list[float] = (await self._embed([check_text(text)], "query"))[0].tolist()
+        vector: list[float] = (await self._embed([check_text(text)], "query", time.monotonic()))[0].tolist()
         return vector
 
     async def embed_array(self, texts: list[str], kind: Kind = "document") -> NDArray[np.float32]:
@@ -106,11 +107,13 @@ class EmbeddingClient(Client):
             InputError: A text is not a str, or not valid Unicode; nothing was sent.
             RequestError: A text got no vector; ``completed`` on the error has those that did.
         """
-        texts = check_texts(texts)
+        begun = time.monotonic()
+        check_asyncio()
+        texts = await in_turns(checked(texts))
         check_kind(kind)
         if not texts:
             return no_vectors(self.server_info().dimensions)
-        return await self._embed(texts, kind)
+        return await self._embed(texts, kind, begun)
 
     def stream(
         self,
@@ -163,11 +166,11 @@ class EmbeddingClient(Client):
             await engine.close()
         self._forget_engine()
 
-    async def _embed(self, texts: list[str], kind: Kind) -> NDArray[np.float32]:
-        begun = time.monotonic()
+    async def _embed(self, texts: list[str], kind: Kind, begun: float) -> NDArray[np.float32]:
+        texts = await in_turns(prompted(texts, kind, self._settings.prompts))
         engine = await self._attach(begun)
         future: asyncio.Future[NDArray[np.float32]] = asyncio.get_running_loop().create_future()
-        engine.submit(with_prompt(texts, kind, self._settings.prompts), kind, future, begun=begun)
+        engine.submit(texts, kind, future, begun=begun)
         return await future
 
     async def _feed(self, kind: Kind) -> Feed:

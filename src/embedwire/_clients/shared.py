@@ -15,7 +15,8 @@ from embedwire._clients.base import Client
 from embedwire._clients.bridge import Bridge
 from embedwire._clients.lists import no_vectors, to_lists
 from embedwire._clients.stream import AsyncStream, Feed, OnError, Stream, check_source, sizes_of, threaded
-from embedwire._clients.texts import check_kind, check_text, check_texts, with_prompt
+from embedwire._clients.texts import check_kind, check_text, checked, prompted, with_prompt
+from embedwire._http.steps import at_once, in_turns
 from embedwire._servers.known import ServerInfo
 from embedwire._settings.checks import check_seconds
 from embedwire._settings.options import Kind
@@ -72,37 +73,44 @@ class SharedEmbeddingClient(Client):
 
     def embed(self, texts: list[str], kind: Kind = "document") -> list[list[float]]:
         """As `EmbeddingClient.embed`; blocks this thread."""
-        return to_lists(self.embed_array(texts, kind))
+        return at_once(to_lists(self.embed_array(texts, kind)))
 
     async def aembed(self, texts: list[str], kind: Kind = "document") -> list[list[float]]:
         """As `EmbeddingClient.embed`."""
-        return to_lists(await self.aembed_array(texts, kind))
+        return await in_turns(to_lists(await self.aembed_array(texts, kind)))
 
     def embed_query(self, text: str) -> list[float]:
         """As `EmbeddingClient.embed_query`; blocks this thread."""
-        vector: list[float] = self._bridge.wait(self._submit([check_text(text)], "query"))[0].tolist()
+        vector: list[float] = self._bridge.wait(self._submit([check_text(text)], "query", time.monotonic()))[
+            0
+        ].tolist()
         return vector
 
     async def aembed_query(self, text: str) -> list[float]:
         """As `EmbeddingClient.embed_query`."""
-        vector: list[float] = (await self._submit_async([check_text(text)], "query"))[0].tolist()
+        vector: list[float] = (await self._submit_async([check_text(text)], "query", time.monotonic()))[
+            0
+        ].tolist()
         return vector
 
     def embed_array(self, texts: list[str], kind: Kind = "document") -> NDArray[np.float32]:
         """As `EmbeddingClient.embed_array`; blocks this thread."""
-        texts = check_texts(texts)
+        begun = time.monotonic()
+        texts = at_once(checked(texts))
         check_kind(kind)
         if not texts:
             return no_vectors(self.server_info().dimensions)
-        return self._bridge.wait(self._submit(texts, kind))
+        return self._bridge.wait(self._submit(texts, kind, begun))
 
     async def aembed_array(self, texts: list[str], kind: Kind = "document") -> NDArray[np.float32]:
         """As `EmbeddingClient.embed_array`."""
-        texts = check_texts(texts)
+        begun = time.monotonic()
+        check_asyncio()
+        texts = await in_turns(checked(texts))
         check_kind(kind)
         if not texts:
             return no_vectors(self.server_info().dimensions)
-        return await self._submit_async(texts, kind)
+        return await self._submit_async(texts, kind, begun)
 
     def stream(self, texts: Iterable[str], kind: Kind = "document", *, on_error: OnError = "raise") -> Stream:
         """As `EmbeddingClient.stream`: ``for start, vectors in client.stream(texts)``.
@@ -128,12 +136,13 @@ class SharedEmbeddingClient(Client):
         check_source(texts, asynchronous=True)
         check_kind(kind)
 
+        def submit(texts: list[str], start: int) -> asyncio.Future[Vectors]:
+            texts = with_prompt(texts, kind, self._settings.prompts)
+            return asyncio.wrap_future(self._bridge.submit(texts, kind, begun=time.monotonic(), offset=start))
+
         async def feed() -> Feed:
             check_asyncio()
-            return Feed(
-                sizes_of(self._settings, kind),
-                lambda chunk, start: asyncio.wrap_future(self._bridge.submit(chunk, kind, start)),
-            )
+            return Feed(sizes_of(self._settings, kind), submit)
 
         return AsyncStream(texts, feed, on_error=on_error)
 
@@ -170,15 +179,17 @@ class SharedEmbeddingClient(Client):
         """What decides the vectors of this kind, as a name that a file may have."""
         return cache_name(self._settings, kind)
 
-    def _submit(self, texts: list[str], kind: Kind) -> concurrent.futures.Future[Vectors]:
+    def _submit(self, texts: list[str], kind: Kind, begun: float) -> concurrent.futures.Future[Vectors]:
         """For callers that will wait in this thread."""
         self._bridge.check_waiter()
-        return self._bridge.submit(texts, kind)
+        texts = at_once(prompted(texts, kind, self._settings.prompts))
+        return self._bridge.submit(texts, kind, begun=begun)
 
-    async def _submit_async(self, texts: list[str], kind: Kind) -> Vectors:
+    async def _submit_async(self, texts: list[str], kind: Kind, begun: float) -> Vectors:
         """For callers that wait on their loop."""
         check_asyncio()
-        return await self._bridge.wait_async(self._bridge.submit(texts, kind))
+        texts = await in_turns(prompted(texts, kind, self._settings.prompts))
+        return await self._bridge.wait_async(self._bridge.submit(texts, kind, begun=begun))
 
     def _submit_here(self, kind: Kind, texts: list[str], start: int) -> asyncio.Future[Vectors]:
         """For what runs on the loop thread."""

@@ -22,7 +22,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, TypeVar
 
 from embedwire._clients.reader import read_in_thread
-from embedwire._clients.texts import check_texts
+from embedwire._clients.texts import check_text_at
+from embedwire._http.steps import PATIENCE
 from embedwire._servers.known import sizing
 from embedwire._servers.sizes import STREAM_CHUNK, FormSizes
 from embedwire._settings.checks import shown
@@ -39,8 +40,6 @@ if TYPE_CHECKING:
 
 OnError: TypeAlias = Literal["raise", "skip"]
 T = TypeVar("T")
-
-PATIENCE = 0.005  # seconds of reading a sync source on the loop, before others get their turn
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,7 +213,7 @@ class _Feeder:
         loop = asyncio.get_running_loop()
         try:
             async for text in _each(texts):
-                self._chunk += check_texts([text], self._start + len(self._chunk))
+                self._chunk.append(check_text_at(self._start + len(self._chunk), text))
                 if len(self._chunk) >= self._feed.size():
                     await self._until_room()
                     self._submit()

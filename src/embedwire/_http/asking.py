@@ -67,6 +67,16 @@ def asked_for(form: Form, facts: ModelFacts) -> Asked:
     return Asked(_encoding(form, facts), dimensions)
 
 
+def is_open(form: Form, facts: ModelFacts) -> bool:
+    """Whether it is still to be seen what base64 carries, and a text is there whose vector is known.
+
+    Under a rate limit that text, which goes along, would cost another its turn.
+    """
+    if form.encoding != "auto" or form.rate is not None or facts.base64 is not None or facts.sample is None:
+        return False
+    return asked_for(form, facts).encoding == "float"
+
+
 def _encoding(form: Form, facts: ModelFacts) -> str | None:
     if form.encoding == "base64":  # in vain only where it was seen to be something else
         return "float" if facts.agrees is False else "base64"

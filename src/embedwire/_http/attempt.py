@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
-from embedwire._http.asking import Asked, Lesson, asked_for, is_about_asking, lesson_of
+from embedwire._http.asking import Asked, Lesson, asked_for, is_about_asking, is_open, lesson_of
+from embedwire._http.dimensions import fit
 from embedwire._http.messages import screened
 from embedwire._http.records import Fault, Job, Matrix
 from embedwire._http.reply import (
@@ -15,14 +16,16 @@ from embedwire._http.reply import (
     ContractBroken,
     Decoded,
     decode,
-    fit,
 )
+from embedwire._http.spans import Cut, cut_out
+from embedwire._http.steps import Work
 from embedwire._http.vectors import convincing, near
 from embedwire._http.verdicts import Verdict
 from embedwire._http.wire import Reply, encode
 from embedwire._servers.facts import MOST_CHANGES, ModelFacts, ServerFacts, same_model
 
 LONGEST_SAMPLE = 2000  # characters
+WORTH_CUTTING = 2**16  # bytes of a reply
 
 
 class Attempt:
@@ -93,12 +96,13 @@ class Attempt:
         """The job is sent once more, and tries nothing."""
         self._job, self.name, self._trials = job, name, None
 
-    def read(self, reply: Reply) -> Decoded:
+    def read(self, reply: Reply) -> Work[Decoded]:
         """The vectors of a success; what it shows is noted."""
+        cut = (yield from cut_out(reply.body)) if len(reply.body) >= WORTH_CUTTING else None
         facts, form = self.facts, self._job.form
         self._check_server(reply)
         self._check_name()
-        decoded = self._decoded(reply)
+        decoded = self._decoded(reply, cut)
         self._check_model(decoded.model)
         if self._sample is not None:
             decoded = self._believed(decoded, self._sample[1])
@@ -143,12 +147,9 @@ class Attempt:
     def _may_try(self) -> bool:
         """Whether this request tries base64, and takes a text along for it."""
         facts, form, trials = self.facts, self._job.form, self._trials
-        if form.encoding != "auto" or self._asked.encoding != "float" or facts.base64 is not None:
+        if self._tried or trials is None or facts in trials or not is_open(form, facts):
             return False
-        if self._tried or trials is None or facts in trials or facts.sample is None:
-            return False
-        # Under a rate limit the text that goes along would cost another its turn.
-        if not self._job.spare or form.rate is not None:
+        if not self._job.spare:
             return False
         trials.add(facts)
         self._sample, self._tried = facts.sample, True
@@ -177,10 +178,10 @@ class Attempt:
             self.stale = True
             raise ContractBroken("vectors of a model that it does not serve any more", cure=EMBED_AGAIN)
 
-    def _decoded(self, reply: Reply) -> Decoded:
+    def _decoded(self, reply: Reply, cut: Cut | None) -> Decoded:
         facts, count = self.facts, len(self._job.texts)
         try:
-            return decode(reply.body, count + (self._sample is not None), width=facts.width)
+            return decode(reply.body, count + (self._sample is not None), width=facts.width, cut=cut)
         except ContractBroken as broken:
             if broken.exchanged:
                 facts.forget()  # these calls fail; later ones may use the new model

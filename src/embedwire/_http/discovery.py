@@ -16,6 +16,7 @@ from embedwire._http.place import Place
 from embedwire._http.ready import seen
 from embedwire._http.records import Action, Fault, History, Refused
 from embedwire._http.reply import ContractBroken, parse
+from embedwire._http.steps import one_step
 from embedwire._http.verdicts import Context
 from embedwire._http.wire import Broken, Reply
 from embedwire._servers.facts import ModelFacts, ServerFacts
@@ -208,7 +209,7 @@ class Discovery:
             method="GET",
             url=self._place.endpoint.models(base),
             encode=lambda last: None,
-            read=lambda reply: listed(reply.body),
+            read=lambda reply: one_step(listed, reply.body),
             form=form,
             texts=[],
         )

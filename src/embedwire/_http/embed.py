@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+from embedwire._http.asking import is_open
 from embedwire._http.discovery import LEARN_FROM, Discovery
 from embedwire._http.exchange import Exchange
 from embedwire._http.place import Place
@@ -60,6 +61,10 @@ class Visitor:
     def model(self, form: Form) -> ModelFacts:
         """What this visitor knows of the model of a form."""
         return model_facts(self.target, form.variant)
+
+    def wants_room(self, form: Form, model: ModelFacts) -> bool:
+        """Whether the next request should have room for one text more, which would show what base64 carries."""
+        return model not in self._trials and is_open(form, model)
 
     def wake(self) -> None:
         """There is work again where there was none: a server whose connections are all gone is asked anew."""

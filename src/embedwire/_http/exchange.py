@@ -20,6 +20,7 @@ from embedwire._http.records import NEW, Action, Fault, History, Refused, never,
 from embedwire._http.repeats import Held, Stop, next_step, noted
 from embedwire._http.reply import ContractBroken
 from embedwire._http.statuses import NO_SERVER, PROXY_ASKS
+from embedwire._http.steps import Work, in_turns
 from embedwire._http.threads import in_thread
 from embedwire._http.transport import Transport
 from embedwire._http.turns import Turns
@@ -47,7 +48,7 @@ class Request(Generic[T]):
         method: GET or POST.
         url: The whole URL, but for the user's query.
         encode: The body; called before each sending, with what became of the last one.
-        read: From a success to what is wanted; raises `ContractBroken`.
+        read: From a success to what is wanted, in steps; raises `ContractBroken`.
         form: Whose timeouts, retries and limits hold.
         kind: Queries go first.
         slot: Its place on the wire; None for a question about the server, which takes none.
@@ -60,7 +61,7 @@ class Request(Generic[T]):
     method: str
     url: str
     encode: Callable[[Verdict | None], bytes | None]
-    read: Callable[[Reply], T]
+    read: Callable[[Reply], Work[T]]
     form: Form
     kind: Kind = "document"
     slot: Slot | None = None
@@ -175,7 +176,7 @@ class Exchange:
         if isinstance(outcome, Reply):
             # What stands in front of a server may answer for one that nobody ever saw.
             self._server.alive = self._server.alive or outcome.status not in (*GATEWAY, PROXY_ASKS)
-            answer = _read(request, outcome)
+            answer = await _read(request, outcome)
             if not isinstance(answer, (Reply, Unusable)):
                 if slot is not None:
                     slot.succeeded()
@@ -283,12 +284,12 @@ class Exchange:
         return Refused(action, replace(fault, words=words, max_texts=cap), history)
 
 
-def _read(request: Request[T], reply: Reply) -> T | Reply | Unusable:
+async def _read(request: Request[T], reply: Reply) -> T | Reply | Unusable:
     """What a success holds, or what is wrong with it; any other reply as it is."""
     if not 200 <= reply.status < 300:
         return reply
     try:
-        return request.read(reply)
+        return await in_turns(request.read(reply))
     except ContractBroken as broken:
         told = said(reply.body)
         if told.page:

@@ -18,12 +18,12 @@ import pybase64
 from numpy.typing import NDArray
 
 from embedwire._http.records import Matrix
-from embedwire._http.vectors import normalized, plausible
+from embedwire._http.spans import Cut
+from embedwire._http.vectors import LARGE, SMALL, plausible
 from embedwire._settings.checks import is_unicode
 
 V = TypeVar("V", bytes, NDArray[Any])
 
-UNIT = 1e-3  # how far from 1 a length may be that is taken for 1
 NOT_FLOAT32 = "base64 that holds no vectors of 32-bit floats"
 OF_FLOAT32 = "Have the server give decimal numbers, or 32-bit floats in base64."
 EMBED_AGAIN = "What was stored before must be embedded again."
@@ -76,21 +76,21 @@ class Decoded:
     model: str | None
 
 
-def decode(body: bytes, count: int, *, width: int | None = None) -> Decoded:
+def decode(body: bytes, count: int, *, width: int | None = None, cut: Cut | None = None) -> Decoded:
     """The vectors of one reply, each in the row of its text.
 
     Args:
         body: The reply.
         count: How many texts were sent.
         width: Numbers per vector in this server's earlier replies, if there were any.
+        cut: The same reply, with its vectors cut out: a shorter way to the same end. In any doubt it is not taken.
 
     Raises:
         ContractBroken: The reply must not be used.
     """
-    reply = _parsed(body)
-    if _is_list_of_items(reply):
-        reply = {"data": reply}
-    _check_frame(reply)
+    if cut is not None and (decoded := _of_cut(cut, count, width)) is not None:
+        return decoded
+    reply = _framed(body)
     rows = _unnested(_rows(reply, count))
     coded = [type(row) is str for row in rows]
     base64 = all(coded)
@@ -103,6 +103,27 @@ def decode(body: bytes, count: int, *, width: int | None = None) -> Decoded:
             cure=OF_FLOAT32 if base64 else f"The model was exchanged, it seems. {EMBED_AGAIN}",
         )
     _check_numbers(matrix, coded)
+    return _decoded_as(matrix, reply, base64=base64)
+
+
+def _of_cut(cut: Cut, count: int, width: int | None) -> Decoded | None:
+    """The vectors that were cut out of a reply, if all is well with them and with the rest."""
+    try:
+        reply = _framed(cut.rest)
+        rows = _rows(reply, count)
+        if not all(type(row) is str and row in cut.vectors for row in rows):
+            return None
+        vectors: list[Any] = _of_one_width([cut.vectors[row] for row in rows])
+        matrix = _joined(vectors) if cut.base64 else np.stack(vectors)
+        if width is not None and matrix.shape[1] != width:
+            return None
+        _check_numbers(matrix, [cut.base64] * count)
+    except ContractBroken:
+        return None  # what is wrong is for the whole contract to say
+    return _decoded_as(matrix, reply, base64=cut.base64)
+
+
+def _decoded_as(matrix: Matrix, reply: dict[str, Any], *, base64: bool) -> Decoded:
     usage, model = reply.get("usage"), reply.get("model")
     tokens = usage.get("prompt_tokens") if isinstance(usage, dict) else None
     return Decoded(
@@ -111,35 +132,6 @@ def decode(body: bytes, count: int, *, width: int | None = None) -> Decoded:
         tokens=tokens if type(tokens) is int and tokens >= 0 else None,
         model=model if isinstance(model, str) and is_unicode(model) else None,
     )
-
-
-def fit(matrix: Matrix, dimensions: int | None) -> Matrix:
-    """The vectors with as many numbers as the user asked for, at unit length.
-
-    A longer vector, from a server that ignores the wish, is cut, as Matryoshka models are made for. Not every server
-    that cuts brings what is left back to unit length, and none says whether it did: so it is done here, for each
-    vector that has not that length already.
-
-    Raises:
-        ContractBroken: The vectors are too short.
-    """
-    if dimensions is None:
-        return matrix
-    width = matrix.shape[1]
-    if width < dimensions:
-        raise ContractBroken(
-            f"vectors of {width} numbers where dimensions={dimensions} were asked for",
-            cure=f"Ask for at most {width} (dimensions=), or for another model (model=).",
-        )
-    if width > dimensions:
-        return normalized(matrix[:, :dimensions])
-    lengths = np.linalg.norm(matrix, axis=1)
-    off = ~(np.abs(lengths - 1) <= UNIT)
-    if not off.any():
-        return matrix
-    unit = matrix.copy()
-    unit[off] = normalized(matrix[off])
-    return unit
 
 
 def parse(body: bytes) -> dict[str, Any]:
@@ -164,6 +156,16 @@ def _parsed(body: bytes) -> Any:
         if trimmed.startswith(b"{") and trimmed.count(b"{") > trimmed.count(b"}"):
             raise ContractBroken("a reply that is cut short", cut=True) from None
         raise ContractBroken("a reply that is no JSON") from None
+
+
+def _framed(body: bytes) -> dict[str, Any]:
+    """The object that holds ``data``."""
+    reply = _parsed(body)
+    if _is_list_of_items(reply):
+        reply = {"data": reply}
+    _check_frame(reply)
+    framed: dict[str, Any] = reply
+    return framed
 
 
 def _check_frame(reply: Any) -> None:
@@ -267,13 +269,18 @@ def _from_numbers(rows: list[Any], body: bytes) -> Matrix:
 
 
 def _from_base64(rows: list[str]) -> Matrix:
-    raw = _of_one_width([_decoded(row, position) for position, row in enumerate(rows)])
+    return _joined(_of_one_width([_decoded(row, position) for position, row in enumerate(rows)]))
+
+
+def _joined(raw: list[bytes]) -> Matrix:
     return np.frombuffer(b"".join(raw), dtype="<f4").reshape(len(raw), -1).astype(np.float32, copy=False)
 
 
 def _of_one_width(vectors: list[V]) -> list[V]:
     """The vectors, bytes or arrays, if they have equally many numbers and any at all."""
     lengths = [len(vector) for vector in vectors]
+    if lengths[0] and lengths.count(lengths[0]) == len(lengths):
+        return vectors
     if 0 in lengths:
         raise ContractBroken("an empty vector", position=lengths.index(0))
     usual, times = Counter(lengths).most_common(1)[0]
@@ -330,6 +337,8 @@ def _refuse_booleans(rows: list[Any]) -> None:
 
 def _check_numbers(matrix: Matrix, coded: list[bool]) -> None:
     peaks = np.abs(matrix).max(axis=1)  # NaN where there is one
+    if peaks.min() >= SMALL and peaks.max() <= LARGE:
+        return
     if any(coded) and not plausible(peaks[coded]):
         raise ContractBroken(NOT_FLOAT32, misread=True, cure=OF_FLOAT32)
     finite = np.isfinite(peaks)

@@ -9,11 +9,11 @@ from dataclasses import replace
 import numpy as np
 
 from embedwire._http.attempt import Attempt
+from embedwire._http.dimensions import fit
 from embedwire._http.exchange import Request
 from embedwire._http.fields import REFUSALS
 from embedwire._http.place import Place
 from embedwire._http.records import NEW, Action, Fault, Job, Matrix, Refused, Vectors
-from embedwire._http.reply import fit
 from embedwire._http.serving import Serving
 from embedwire._http.transport import Transport
 from embedwire._http.turns import Turns

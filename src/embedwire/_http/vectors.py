@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 
 from embedwire._http.records import Matrix
 
+SMALL, LARGE = 1e-9, 1e6  # of numbers that may be the largest one of a vector
 _TELLING = 200  # numbers that it takes: of fewer, misread 16-bit floats are of one order now and then
 _SPREAD = (
     1e-6  # of a vector's largest number; fewer than one in a hundred thousand of its numbers are smaller
@@ -39,7 +40,7 @@ def plausible(peaks: NDArray[np.float32]) -> bool:
 
     float32 in the other byte order is large or small by many powers of ten; zeros and NaN have their own meaning.
     """
-    return not bool(((peaks > 1e6) & np.isfinite(peaks)).any() or ((peaks > 0) & (peaks < 1e-9)).any())
+    return not bool(((peaks > LARGE) & np.isfinite(peaks)).any() or ((peaks > 0) & (peaks < SMALL)).any())
 
 
 def convincing(matrix: Matrix) -> bool:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator
 from embedwire._http.messages import to_error
 from embedwire._http.records import Fault, Matrix
 from embedwire._queue.lane import Lane
-from embedwire._queue.records import Call, Future, Item
+from embedwire._queue.records import OPEN, Call, Future, Item
 from embedwire._settings.options import Kind
 from embedwire.exceptions import DeadlineExceeded, RequestError, UsageError
 
@@ -110,7 +110,8 @@ class Calls:
 
     def _expire(self, call: Call) -> None:
         row = call.next_open()
-        batch = call.items[row].batch if row < len(call.items) else None
+        item = call.items[row] if row < len(call.items) else None
+        batch = None if item is None else item.batch
         fault = Fault(
             error=DeadlineExceeded,
             what=f"the deadline passed with {call.left} of {call.count} texts left",
@@ -141,18 +142,26 @@ class Calls:
         if call.left or len(call.items) > SLICE:
             self._give_up(call)
         else:
-            self._leave(call.lane)
+            self._gone(call)
+
+    def _gone(self, call: Call) -> None:
+        call.lane.leave(call)
+        self._leave(call.lane)
 
     def _give_up(self, call: Call) -> None:
         """A call that is over wants none of its texts any more; a slice at a time, as freeing them takes time too."""
-        for item in call.items[-SLICE:]:
-            if item.wanted:
+        first = max(0, len(call.items) - SLICE)
+        for row, item in enumerate(call.items[first:], first):
+            if item is None:
+                if call.rows[row] == OPEN:
+                    call.lane.withdraw(call, row)
+            elif item.wanted:
                 item.wanted -= 1
                 if not item.wanted:
                     _unwanted(item, call)
-        del call.items[-SLICE:]
+        del call.items[first:]
         if not call.items:
-            self._leave(call.lane)
+            self._gone(call)
         else:
             with contextlib.suppress(RuntimeError):  # the loop is over
                 asyncio.get_running_loop().call_soon(self._give_up, call)

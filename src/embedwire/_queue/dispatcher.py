@@ -219,6 +219,7 @@ class Dispatcher:
         elif left:
             for _ in self._calls.fail(left, _broke(task.exception())):
                 pass
+        batch.items.clear()  # which lead back to it: only the garbage collector would find them
         lane.route.visitor.release(lane.route.form, batch.reserved, sent=batch.sent)
         self._leave(lane)
         if batch.slot is not None and batch.slot.held:

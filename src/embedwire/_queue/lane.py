@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections import OrderedDict, deque
+from collections.abc import Iterable
 from dataclasses import replace
 
 from embedwire._http.attempt import LONGEST_SAMPLE
-from embedwire._queue.records import Batch, Call, Item, Route
+from embedwire._http.discovery import LEARN_FROM
+from embedwire._queue.records import ROWS, Batch, Call, Item, Route
 from embedwire._servers.sizes import Limits, least
 from embedwire._servers.slots import Wish
 from embedwire._servers.tuner import PER_TEXT
@@ -30,7 +32,10 @@ class Lane:
 
     def __init__(self, route: Route) -> None:
         self.route = route
-        self.items: dict[str, Item] = {}
+        # What waits or travels; a number where only one call wants a text that waits: which call and which row that is.
+        self.items: dict[str, Item | int] = {}
+        self._numbered: dict[int, Call] = {}
+        self._numbers = 0
         self.calls: dict[Kind, OrderedDict[Call, None]] = {kind: OrderedDict() for kind in KINDS}
         self.parts: dict[Kind, deque[Batch]] = {kind: deque() for kind in KINDS}
         self.under_way: dict[Kind, set[Batch]] = {kind: set() for kind in KINDS}
@@ -80,19 +85,48 @@ class Lane:
 
     def enter(self, call: Call, most: int) -> None:
         """Puts a call's next texts into the queue."""
-        known, start = self.items, len(call.items)
-        for row, text in enumerate(call.texts[start : start + most], start):
-            item = known.get(text)
-            if item is None or not item.takes(call.kind):
-                item = known[text] = Item(text, call.kind)
-            item.owners.append((call, row))
-            item.wanted += 1
-            call.items.append(item)
+        start, items, known = len(call.items), call.items, self.items
+        if not start:
+            call.number = self._numbers = self._numbers + 1
+            self._numbered[call.number] = call
+        for place, text in enumerate(call.texts[start : start + most], call.number * ROWS + start):
+            there = known.setdefault(text, place)
+            items.append(None if there is place else self._join(call, place, text, there))
+
+    def _join(self, call: Call, place: int, text: str, there: Item | int) -> Item | None:
+        """What a call waits for whose text is known; None where it is alone with it all the same."""
+        row = place % ROWS
+        item = self.item(self._numbered[there // ROWS], there % ROWS) if isinstance(there, int) else there
+        if not item.takes(call.kind):
+            self.items[text] = place
+            return None
+        item.owners.append((call, row))
+        item.wanted += 1
+        return item
+
+    def item(self, call: Call, row: int) -> Item:
+        """The item of a call's text that is in the queue."""
+        item = call.items[row]
+        if item is None:
+            item = call.items[row] = Item(call, row)
+            if self.items.get(item.text) == call.number * ROWS + row:
+                self.items[item.text] = item
+        return item
+
+    def withdraw(self, call: Call, row: int) -> None:
+        """A text that waits for one call alone leaves the queue."""
+        text = call.texts[row]
+        if self.items.get(text) == call.number * ROWS + row:
+            del self.items[text]
+
+    def leave(self, call: Call) -> None:
+        """A call has no text in the queue any more."""
+        self._numbered.pop(call.number, None)
 
     def forget(self, item: Item) -> None:
         """This text neither waits nor travels any more: it has its vector, it failed, or nobody wants it."""
         item.wanted = 0
-        item.owners = []
+        item.owners.clear()
         if self.items.get(item.text) is item:
             del self.items[item.text]
 
@@ -119,15 +153,29 @@ class Lane:
 
     def has_room(self, batch: Batch, text: int = LONGEST_SAMPLE) -> bool:
         """Whether one more text, of so many characters, would be within what the user and the server allow."""
-        limits, fixed = self.route.sizes.limits(batch.kind), self.route.form.batch
-        texts = least(self.route.sizes.sizing.texts_allowed, fixed.texts if fixed else None)
-        chars = limits.chars
+        texts, chars = self._most_texts(), self.route.sizes.limits(batch.kind).chars
         return (texts is None or len(batch.items) < texts) and (chars is None or batch.chars + text <= chars)
+
+    def _most_texts(self) -> int | None:
+        """What the user and the server allow in one request, whatever is the best for now."""
+        fixed = self.route.form.batch
+        return least(self.route.sizes.sizing.texts_allowed, fixed.texts if fixed else None)
+
+    def _with_room(self, limits: Limits, call: Call) -> Limits:
+        """Limits of a batch that has room for one text more, where the call that is next has many left."""
+        most = self._most_texts()
+        if most is None or most < 2 or limits.texts is None or limits.texts < most:
+            return limits
+        if call.count - call.cursor < LEARN_FROM:
+            return limits
+        return replace(limits, texts=most - 1)
 
     def _fill(self, batch: Batch, now: float, places: int) -> None:
         """Moves waiting texts into a batch, as many as it can carry."""
         calls, limits = self.calls[batch.kind], self._limits(batch.kind, now)
-        share = self._share(batch.kind, limits, places)
+        if batch.kind == "document" and self.route.visitor.wants_room(self.route.form, self.route.model):
+            limits = self._with_room(limits, next(iter(calls)))
+        share = _share(calls, limits, places)
         load, full = _Load(limits if share is None else replace(limits, texts=share)), False
         for _ in range(len(calls)):
             call = next(iter(calls))
@@ -139,20 +187,6 @@ class Lane:
             if full:
                 break
         batch.full = full and share is None and bool(calls)
-
-    def _share(self, kind: Kind, limits: Limits, places: int) -> int | None:
-        """Texts for one of several places, where what waits would leave some of them empty; else None.
-
-        Only where the sizes are to be found: a number of the user's is obeyed.
-        """
-        if limits.work is None or limits.texts is None or places < 2:
-            return None
-        waiting, enough = 0, limits.texts * places
-        for call in self.calls[kind]:
-            waiting += call.count - call.cursor
-            if waiting >= enough:
-                return None
-        return max(limits.free, -(-waiting // places))
 
     def _limits(self, kind: Kind, now: float) -> Limits:
         limits, rate = self.route.sizes.limits(kind), self.route.form.rate
@@ -187,6 +221,21 @@ class Lane:
                 call.cursor += 1
                 return True
         return False
+
+
+def _share(calls: Iterable[Call], limits: Limits, places: int) -> int | None:
+    """Texts for one of several places, where what waits would leave some of them empty; else None.
+
+    Only where the sizes are to be found: a number of the user's is obeyed.
+    """
+    if limits.work is None or limits.texts is None or places < 2:
+        return None
+    waiting, enough = 0, limits.texts * places
+    for call in calls:
+        waiting += call.count - call.cursor
+        if waiting >= enough:
+            return None
+    return max(limits.free, -(-waiting // places))
 
 
 class _Load:

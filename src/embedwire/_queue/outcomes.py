@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Generator
 from dataclasses import replace
 
 from embedwire._http.records import Action, Fault, Matrix, Refused, Vectors
@@ -24,16 +25,7 @@ def deliver(batch: Batch, vectors: Vectors, calls: Calls) -> Steps:
     lane.refused, lane.trying = 0, False
     _note_size(batch, vectors.seconds)
     everything = list(range(len(matrix)))
-    places: dict[Call, tuple[list[int], list[int]]] = {}  # rows of the call, rows of the matrix
-    total = 0  # characters, of each text once for each that wants it
-    for position, item in enumerate(batch.items):
-        for number, (call, row) in enumerate(item.owners, 1):
-            rows, positions = places.setdefault(call, ([], []))
-            rows.append(row)
-            positions.append(position)
-            total += len(item.text)
-            if not number % (16 * CROWD):
-                yield
+    places, total = yield from _places(batch)
     for item in batch.items:
         lane.forget(item)
     batch.owed = dict.fromkeys(places)
@@ -45,6 +37,22 @@ def deliver(batch: Batch, vectors: Vectors, calls: Calls) -> Steps:
         del batch.owed[call]
         if not number % CROWD:
             yield
+
+
+def _places(batch: Batch) -> Generator[None, None, tuple[dict[Call, tuple[list[int], list[int]]], int]]:
+    """By call, its rows and those of the matrix; and the characters, of each text once for each that wants it."""
+    places: dict[Call, tuple[list[int], list[int]]] = {}
+    total, last, rows, positions = 0, None, list[int](), list[int]()
+    for position, item in enumerate(batch.items):
+        for number, (call, row) in enumerate(item.owners, 1):
+            if call is not last:
+                last, (rows, positions) = call, places.setdefault(call, ([], []))
+            rows.append(row)
+            positions.append(position)
+            total += len(item.text)
+            if not number % (16 * CROWD):
+                yield
+    return places, total
 
 
 def _put(call: Call, rows: list[int], some: Matrix, vectors: Vectors, calls: Calls) -> None:

@@ -31,6 +31,8 @@ Future: TypeAlias = asyncio.Future[Matrix] | concurrent.futures.Future[Matrix]
 
 OPEN, DONE, FAILED = 0, 1, 2  # states of a row
 
+ROWS = 2**32  # more than a call can have
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Route:
@@ -68,6 +70,7 @@ class Call:
         "matrix",
         "models",
         "normalize",
+        "number",
         "offset",
         "open",
         "rows",
@@ -98,7 +101,10 @@ class Call:
         self.ledger = Ledger() if ledger is None else ledger
         self.timer: asyncio.TimerHandle | None = None
         self.open = True  # until it is over
-        self.items: list[Item] = []  # one per text that is in the queue so far, the same one for equal texts
+        self.number = 0  # among those that ever were in its lane
+        # One per text that is in the queue so far, the same one for equal texts; None where the row is done, and where
+        # only this call wants a text that waits: a hundred thousand objects would keep the garbage collector busy.
+        self.items: list[Item | None] = []
         self.cursor = 0  # the first text that may still wait
         self.left = self.count
         self.matrix: Matrix | None = None
@@ -115,11 +121,12 @@ class Call:
         if self.deadline is not None and self.deadline <= now:
             return
         while self.cursor < len(self.items):
-            item = self.items[self.cursor]
-            if item.batch is None:
-                yield item
+            if self.rows[self.cursor] == OPEN:
+                item = self.lane.item(self, self.cursor)
                 if item.batch is None:
-                    return
+                    yield item
+                    if item.batch is None:
+                        return
             self.cursor += 1
 
     def make_room(self, width: int) -> bool:
@@ -144,10 +151,12 @@ class Call:
         if rows[-1] - first == count - 1 and all(map(operator.lt, rows, rows[1:])):  # in a row: one copy
             self.matrix[first : first + count] = vectors
             self.rows[first : first + count] = b"\x01" * count
+            self.items[first : first + count] = [None] * count
         else:
             self.matrix[rows] = vectors
             for row in rows:
                 self.rows[row] = DONE
+                self.items[row] = None
         self.left -= count
 
     def next_open(self) -> int:
@@ -158,6 +167,7 @@ class Call:
         """Takes note that text ``row`` gets no vector."""
         self.faults[row] = fault, sent
         self.rows[row] = FAILED
+        self.items[row] = None
         self.left -= 1
 
     def completed(self) -> Completed:
@@ -169,7 +179,7 @@ class Call:
 
 
 class Item:
-    """One distinct text on its way to the server, and the rows of the calls that want its vector.
+    """One distinct text that is sent, or that several want, and the rows of the calls that want its vector.
 
     Its state is who wants it, and the batch that it left the queue in. The rows of calls that are over stay in
     ``owners`` and are passed over; ``wanted`` counts them until they were given up, a slice at a time.
@@ -177,11 +187,11 @@ class Item:
 
     __slots__ = ("batch", "kind", "owners", "text", "wanted")
 
-    def __init__(self, text: str, kind: Kind) -> None:
-        self.text = text
-        self.kind: Kind = kind  # of the call that came with it
-        self.owners: list[tuple[Call, int]] = []
-        self.wanted = 0
+    def __init__(self, call: Call, row: int) -> None:
+        self.text = call.texts[row]
+        self.kind: Kind = call.kind  # of the call that came with it
+        self.owners = [(call, row)]
+        self.wanted = 1
         self.batch: Batch | None = None  # set from the moment that it leaves the queue
 
     def takes(self, kind: Kind) -> bool:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from embedwire._servers.kinds.base import ServerKind, Told
@@ -22,10 +23,18 @@ from embedwire._servers.kinds.vllm import VLLM
 __all__ = ["KINDS", "OPENAI_LIKE", "Meaning", "ServerKind", "Told", "meaning", "owner", "recognised"]
 
 KINDS = (LLAMA_CPP, TEI, INFINITY, OLLAMA, VLLM, LM_STUDIO, OPENAI_LIKE)  # the last is the rest
+_OWN_HEADERS = [kind.own_header for kind in KINDS if kind.own_header]
 
 
 def recognised(headers: Mapping[str, str]) -> ServerKind | None:
     """The kind of server that sends such headers, in any case; None where they are a proxy's, or tell nothing."""
+    own = tuple(name for name in _OWN_HEADERS if name in headers)
+    return _recognised(headers.get("server", ""), own)
+
+
+@lru_cache(maxsize=256)  # each reply asks, and it is always the same one
+def _recognised(server: str, own: tuple[str, ...]) -> ServerKind | None:
+    headers = {"server": server, **dict.fromkeys(own, "")}
     return next((kind for kind in KINDS if kind.sends(headers)), None)
 
 
