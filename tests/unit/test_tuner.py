@@ -199,8 +199,8 @@ class TestMeter:
         meter.sent(5.0, 0.0, all_taken=True)
         assert meter.is_on
 
-    @pytest.mark.parametrize("least", [(3.0, 0), (0.0, 6)])
-    def test_a_short_round_goes_on(self, least: tuple[float, int]) -> None:
+    @pytest.mark.parametrize("least", [(3.0, 0, 0.0), (0.0, 6, 9.0), (0.0, 60, 3.0)])
+    def test_a_short_round_goes_on(self, least: tuple[float, int, float]) -> None:
         """A round that is too short lasts until what was in flight at its end is back as well."""
         meter, now = Meter(), 0.0
         meter.at_least(*least)

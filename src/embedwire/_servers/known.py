@@ -37,6 +37,9 @@ class ServerInfo:
         max_texts: Most texts in one request, learned from the answer that refused more.
         max_chars: Most characters in one request, likewise.
         base64: Whether vectors in base64 were seen to be as those in decimal.
+        batch_size: Most texts that one request carries now; None: no limit but that of characters. While
+            ``batch_size="auto"`` this is what was found so far.
+        concurrency: Requests with documents that may be in flight now, likewise.
     """
 
     url: str
@@ -48,6 +51,8 @@ class ServerInfo:
     max_texts: int | None = None
     max_chars: int | None = None
     base64: bool | None = None
+    batch_size: int | None = None
+    concurrency: int | None = None
 
 
 _servers: dict[str, ServerFacts] = {}
@@ -99,6 +104,7 @@ def server_info(target: Target, form: Form, *others: Form) -> ServerInfo:
     facts = server_facts(target.base_url)
     models = [model_facts(target, one.variant) for one in (form, *others)]
     sizes = [sizing(target, one.variant) for one in (form, *others)]
+    in_use = sizes[0].of(form)
     return ServerInfo(
         url=target.base_url if facts.base is None else target.endpoint.shown(facts.base),
         software=facts.software,
@@ -109,6 +115,8 @@ def server_info(target: Target, form: Form, *others: Form) -> ServerInfo:
         max_texts=_first(size.max_texts for size in sizes),
         max_chars=_first(size.chars.most for size in sizes),
         base64=_first(model.base64 for model in models),
+        batch_size=in_use.limits().texts,
+        concurrency=in_use.wish().documents,
     )
 
 

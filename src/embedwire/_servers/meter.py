@@ -30,7 +30,7 @@ class Meter:
 
     def __init__(self) -> None:
         self.in_flight = 0.0
-        self._least: tuple[float, int] = 0.0, 0
+        self._least = 0.0, 0, 0.0
         self._count = 0  # requests that came back in the round
         self._numbers = itertools.count(1)
         self._open: dict[int, float] = {}  # work by number, for all that is in flight
@@ -47,9 +47,15 @@ class Meter:
         """Whether a round is going on."""
         return self._since is not None
 
-    def at_least(self, seconds: float, requests: int) -> None:
-        """From now on a shorter round goes on until what is in flight at its end has come back, too."""
-        self._least = seconds, requests
+    def at_least(self, seconds: float, requests: int, enough: float) -> None:
+        """A shorter round goes on until what is in flight at its end has come back, too.
+
+        Args:
+            seconds: Of a round.
+            requests: In it, too.
+            enough: Seconds after which their number does not matter.
+        """
+        self._least = seconds, requests, enough
 
     def change(self, share: float) -> None:
         """The sizes were changed.
@@ -99,10 +105,11 @@ class Meter:
         self._work, self._count = self._work + work, self._count + 1
         if self._since is None or now <= self._since or min(self._open, default=math.inf) <= self._last:
             return None
-        if now - self._since < self._least[0] or self._count < self._least[1]:
+        took, (least, requests, enough) = now - self._since, self._least
+        if took < least or (self._count < requests and took < enough):
             self._last = math.inf  # until as much is in flight as may be
             return None
-        rate = self._work / (now - self._since)
+        rate = self._work / took
         self._since = None
         return Round(rate, self._at_start)
 

@@ -30,7 +30,8 @@ AS_GOOD, AS_GOOD_FOR_QUERIES = 0.98, 0.97  # of the best rate
 AS_GOOD_LEAST = 0.97  # where the rates differ among themselves by more than that
 REST = (4, 8, 16)  # rounds between two trials
 MOST_DOUBLINGS = 4  # of the first rest, before what failed is tried again
-LEAST, LEAST_REQUESTS = 0.1, 16  # of a round, in seconds and requests, once the slow start is over
+# Of a round, once the slow start is over: seconds, and requests where they do not take longer than so many seconds.
+LEAST, LEAST_REQUESTS, ENOUGH = 0.1, 16, 0.5
 QUERIES_COME = 2.0  # seconds since the last one
 # Seconds of the server. A request that takes more is not made larger: a query would wait for it.
 SLOWEST = 0.5
@@ -79,10 +80,6 @@ class Tried:
         self._ratios = {other: one / ratio for other, one in known.items() if other != sizes}
         self._doubts = {}
         self.kept = sizes
-
-    def forget(self, sizes: Sizes) -> None:
-        """These are to be tried again."""
-        self._ratios.pop(sizes, None)
 
     def best(self, as_good: float) -> Sizes:
         """The sizes with least in flight, of those whose rate is as good as the best one's."""
@@ -290,7 +287,7 @@ class Tuner:
             self._tried.keep(best)
             self._rate = None
         self._trial = None if self._rate is None or self._pending is not None else self._next()
-        self._meter.at_least(*((0.0, 0) if self._slow_start else (LEAST, LEAST_REQUESTS)))
+        self._meter.at_least(*((0.0, 0, 0.0) if self._slow_start else (LEAST, LEAST_REQUESTS, ENOUGH)))
         sizes = self._tried.kept if self._trial is None else self._after(self._trial)
         if sizes != self._sizes:
             self._sizes = sizes
@@ -309,17 +306,12 @@ class Tuner:
             return None
         self._below = math.inf
         self._rest = REST[min(self._trials // len(CHECKS), len(REST) - 1)]
-        for step in dict.fromkeys((self._momentum, *NEIGHBOURS)):
-            if not self._tried.knows(self._after(step)):
-                self._trials += 1
-                return step
-        self._check_again()
-        return None
-
-    def _check_again(self) -> None:
-        """One neighbour is to be tried again, since servers change."""
-        self._tried.forget(self._after(CHECKS[self._trials % len(CHECKS)]))
         self._trials += 1
+        for step in (self._momentum, *NEIGHBOURS):
+            if not self._tried.knows(self._after(step)):
+                return step
+        step = CHECKS[self._trials % len(CHECKS)]  # once more, since servers change
+        return None if self._after(step) == self._tried.kept else step
 
     def _after(self, step: Step) -> Sizes:
         """The kept sizes after a step; the same ones where it cannot be taken."""
