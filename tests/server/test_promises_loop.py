@@ -443,14 +443,23 @@ class TestTheCollector:
 
     async def test_finds_nothing(self, server: EmbeddingServer) -> None:
         """What requests leave behind is gone at once: the collector has nothing to find."""
-        async with own(server, batch_size=5) as client:
-            await client.embed(numbered(100))
+        async with own(server, batch_size=5) as client, shared(server, batch_size=5) as other:
+
+            async def embed(number: int) -> None:
+                await client.embed(numbered(100, number))
+                await client.embed_query(f"query {number}")
+                await other.aembed_query(f"query {number}")
+                await asyncio.to_thread(other.embed_query, f"question {number}")
+                async for _ in other.astream(numbered(100, number)):
+                    pass
+
+            await embed(0)
             gc.collect()
             gc.disable()
             try:
                 for number in range(5):
-                    await client.embed(numbered(100, number))
-                    await client.embed_query(f"query {number}")
+                    await embed(number)
+                await asyncio.sleep(0)
                 gc.set_debug(gc.DEBUG_SAVEALL)
                 gc.collect()
                 left = [type(thing) for thing in gc.garbage]

@@ -45,7 +45,7 @@ class Engine:
         self._origins = origins_of(self._loop)
         self._origin = self._origins.acquire(self._target)
         self._routes = {kind: self._origin.route(settings.form_of(kind)) for kind in KINDS}
-        self._calls: set[Call] = set()
+        self._calls: dict[Future, Call] = {}
         self._fittings: set[asyncio.Task[Matrix]] = set()
         self._closing: asyncio.Task[None] | None = None
         self._released = False
@@ -133,15 +133,17 @@ class Engine:
             normalize=settings.normalize,
             ledger=self._ledger,
         )
-        self._calls.add(call)
+        self._calls[future] = call
+        future.add_done_callback(
+            self._done
+        )  # which does not hold the call: only the collector would free the two
 
-        def done(future: Future) -> None:
-            if future.cancelled():
-                with contextlib.suppress(RuntimeError):  # the loop has ended, and the call with it
-                    loop.call_soon_threadsafe(dispatcher.cancel, call)
-            self._calls.discard(call)
-
-        future.add_done_callback(done)
+    def _done(self, future: Future) -> None:
+        """A call is over, from any thread; one whose caller is gone is withdrawn."""
+        call = self._calls.pop(future)
+        if future.cancelled():
+            with contextlib.suppress(RuntimeError):  # the loop has ended, and the call with it
+                self._loop.call_soon_threadsafe(self._origin.server.dispatcher.cancel, call)
 
     async def wait_ready(self, timeout: float) -> ServerInfo:
         """Waits until the server answers, and asks what it is.
@@ -198,7 +200,7 @@ class Engine:
     async def _end(self, *, is_last: bool) -> None:
         origin = self._origin
         try:
-            await origin.server.dispatcher.fail(self._calls, UsageError(CLOSED))
+            await origin.server.dispatcher.fail(list(self._calls.values()), UsageError(CLOSED))
             await asyncio.gather(*self._fittings, return_exceptions=True)  # each ends as its parts did
             if is_last:
                 await origin.close()
