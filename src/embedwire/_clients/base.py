@@ -72,10 +72,14 @@ class Client:
             api_key: Sent as ``Authorization: Bearer``. A str, a SecretStr, or a function without arguments that
                 returns one and is called for each request, on the loop: it must not block. None: the environment's
                 ``EMBEDWIRE_API_KEY`` (for ``https://api.openai.com`` also ``OPENAI_API_KEY``).
-            batch_size: Most texts in one request, or `BatchLimits` for characters too. ``"auto"``: starts at 5 and
-                grows to at most 128 while that pays; 32 queries that wait together.
-            concurrency: Most requests in flight at the server. ``"auto"``: 4 at first; then twice the slots of a
-                llama-server, at most 4 more than its slots; at other servers 8, and to at most 128 while that pays.
+            batch_size: Most texts in one request, or ``BatchLimits(texts=…, chars=…)``. ``"auto"``:
+                starts at 5, or fewer at a llama-server with few slots, and goes where the rate is best
+                with least in flight, up to 128; beyond the first few no more text than the server does in
+                half a second; 32 queries that wait together.
+            concurrency: Most requests in flight at the server; the smallest number among its clients that
+                have work holds for all. ``"auto"``: starts at 4; at a llama-server as many as carry two
+                texts for each of its slots, elsewhere as many as pay, up to 128; queries have room for 4
+                more.
             timeout: Seconds for one whole request (to connect: at most 10 of them), None for no limit, or `Timeouts`.
                 Default: 120 in all, 10 to connect, 60 of silence.
             deadline: Seconds for one whole call: queue, attempts, pauses and body. Default: none.

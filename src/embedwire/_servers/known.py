@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TypeVar
 
 from embedwire._servers.facts import ModelFacts, ServerFacts
@@ -39,7 +39,7 @@ class ServerInfo:
         base64: Whether vectors in base64 were seen to be as those in decimal.
         batch_size: Most texts that one request carries now; None: no limit but that of characters. While
             ``batch_size="auto"`` this is what was found so far.
-        concurrency: Requests with documents that may be in flight now, likewise.
+        concurrency: Requests with documents that may be in flight now, likewise. Both do not count in a comparison.
     """
 
     url: str
@@ -51,8 +51,8 @@ class ServerInfo:
     max_texts: int | None = None
     max_chars: int | None = None
     base64: bool | None = None
-    batch_size: int | None = None
-    concurrency: int | None = None
+    batch_size: int | None = field(default=None, compare=False)
+    concurrency: int | None = field(default=None, compare=False)
 
 
 _servers: dict[str, ServerFacts] = {}
