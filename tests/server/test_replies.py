@@ -305,8 +305,8 @@ class TestBase64:
         for _ in range(2):
             rows = await embed(server.url, texts, model="m", encoding="base64")
             assert right(rows, texts, tolerance=1e-7)
-        assert asked(server, "encoding_format").count("float") == 1
-        assert [len(batch) for batch in server.batches if len(batch) == 1] == [1]
+        decimal = [one for one in server.requests if one.embeds and one.json["encoding_format"] == "float"]
+        assert [len(request.texts) for request in decimal] == [1]
 
     @pytest.mark.parametrize(
         ("encoding", "requests"),
