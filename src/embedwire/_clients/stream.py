@@ -26,6 +26,7 @@ from embedwire._clients.texts import check_text_at
 from embedwire._http.steps import PATIENCE
 from embedwire._servers.known import sizing
 from embedwire._servers.sizes import STREAM_CHUNK, FormSizes
+from embedwire._servers.steps import START
 from embedwire._settings.checks import shown
 from embedwire._settings.options import Kind
 from embedwire._settings.settings import Settings
@@ -55,8 +56,10 @@ class Feed:
     submit: Callable[[list[str], int], asyncio.Future[Vectors]]
 
     def size(self) -> int:
-        """Texts in one piece now: as many as one request carries."""
-        return self.sizes.limits().texts or STREAM_CHUNK
+        """Texts in one piece now: as many as one request carries, or the few of a small one where sizes are found."""
+        limits = self.sizes.limits()
+        least = 1 if limits.work is None else START["document"].texts
+        return max(least, limits.texts or STREAM_CHUNK)
 
     def window(self) -> int:
         """Pieces that may be under way: enough that larger requests, and more of them, could be filled."""
