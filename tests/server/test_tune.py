@@ -93,7 +93,7 @@ def found(client: EmbeddingClient) -> tuple[int, int | None]:
     """The texts per request that were found, and the most that the server is held to take."""
     settings = client.__getstate__()
     sizing: Sizing = known.sizing(settings.visited(), settings.form.variant)
-    return sizing.of(settings.form).tuners["document"].sizes.texts, sizing.max_texts
+    return sizing.of(settings.form).now("document").texts, sizing.max_texts
 
 
 @pytest.mark.slow

@@ -11,7 +11,7 @@ from benchmarks.speed.models import Server
 from benchmarks.speed.simulation import PER_REQUEST, PER_TEXT, TURNAROUND
 from embedwire._servers import tuner as tuning
 from embedwire._servers.steps import START, Bounds, Sizes
-from embedwire._servers.tuner import Tuner
+from embedwire._servers.tuner import Found, Tuner
 
 QUERY = 60  # characters
 
@@ -19,9 +19,9 @@ QUERY = 60  # characters
 def tuner(slots: int | None = None) -> Tuner:
     """One at a server that tells so many slots, or none."""
     if slots is None:
-        return Tuner("document", lambda: Bounds(known=True))
+        return Tuner("document", lambda: Bounds(known=True), None, list[Found]().append)
     bounds = Bounds(known=True, slots=slots, requests=slots + 4)
-    return Tuner("document", lambda: bounds)
+    return Tuner("document", lambda: bounds, None, list[Found]().append)
 
 
 @dataclass
@@ -105,7 +105,9 @@ class Simulation:
             self.free = max(self.free, now) + PER_REQUEST + PER_TEXT * len(texts)
             number = 0
             if isinstance(self.sizes, Tuner):
-                number = self.sizes.sent(work(texts), self.free, all_taken=full and places == 1, allowed=None)
+                number = self.sizes.sent(
+                    self, work(texts), self.free, all_taken=full and places == 1, allowed=None
+                )
             self.flying[self.names] = number, texts, self.free
             heapq.heappush(self.arrivals, (self.free + TURNAROUND, self.names, texts))
             flying = sum(len(texts) for _, texts, _ in self.flying.values())

@@ -18,13 +18,16 @@ from embedwire._servers.sizes import (
     REST_LEAST,
     REST_MOST,
     Cap,
+    Choice,
     Limits,
     Sizing,
     least,
     max_reply,
 )
 from embedwire._servers.slots import Wish
-from embedwire._servers.steps import START, Sizes
+from embedwire._servers.steps import START, Bounds, Sizes
+from embedwire._servers.tried import Found
+from embedwire._servers.tuner import Tuner
 from tests.unit.arguments import form
 
 KIND = {kind.name: kind for kind in KINDS}
@@ -191,11 +194,12 @@ class TestLimits:
     def test_auto_follows_what_was_found(self) -> None:
         """The sizes that the tuner found, and the work that takes half a second, are the limits."""
         found = sizing()
-        tuner = found.of(form()).tuners["document"]
-        tuner._sizes, tuner.work = Sizes(64, 4), 12_000.0
-        assert found.of(form()).limits() == Limits(texts=64, work=12_000.0, free=5)
-        assert found.of(form()).limits("query").texts == 32
-        assert found.of(form(batch_size=7)).limits() == Limits(texts=7)
+        sizes = found.of(form(), {})
+        tuner = sizes.tuners["document"]
+        tuner._sizes, tuner.load.most = Sizes(64, 4), 12_000.0
+        assert sizes.limits() == Limits(texts=64, work=12_000.0, free=5)
+        assert sizes.limits("query").texts == 32
+        assert found.of(form(batch_size=7), {}).limits() == Limits(texts=7)
 
     def test_a_cap_found_by_trying_holds_for_queries_too(self) -> None:
         """Queries that wait together are no more than what was seen to go well."""
@@ -204,10 +208,11 @@ class TestLimits:
         assert found.of(form()).limits("query").texts == 32
         found.texts.inferred(16)
         assert found.of(form()).limits("query").texts == 16
-        found.of(form()).tuners["query"]._sizes = Sizes(128, 4)
-        assert found.of(form()).limits("query").texts == 16
+        sizes = found.of(form(), {})
+        sizes.tuners["query"]._sizes = Sizes(128, 4)
+        assert sizes.limits("query").texts == 16
         found.texts.named(100)
-        assert found.of(form()).limits("query").texts == 100
+        assert sizes.limits("query").texts == 100
 
     def test_a_larger_size_is_tried_after_a_rest(self) -> None:
         """Where the cap grows again, the next request may have more."""
@@ -225,15 +230,21 @@ class TestLimits:
         assert found.of(form(rate_limit=RateLimit(texts=1000))).limits().texts == 1
 
     def test_there_is_one_tuner_for_each_choice(self) -> None:
-        """Equal forms share what was found; another kind, or another number of the user's, is looked for apart."""
-        found = sizing()
-        assert found.of(form()).tuners["document"] is found.of(form(timeout=5)).tuners["document"]
-        others = [(form(), "query"), (form(concurrency=3), "document"), (form(batch_size=3), "document")]
-        tuners = {
-            id(found.of(form()).tuners["document"]),
-            *(id(found.of(one).tuners[kind]) for one, kind in others),
-        }  # type: ignore[index]
-        assert len(tuners) == 4
+        """On one loop equal forms search together; another kind, or another number of the user's, is apart."""
+        found, loop = sizing(), dict[Choice, Tuner]()
+        assert found.of(form(), loop).tuners["document"] is found.of(form(timeout=5), loop).tuners["document"]
+        found.of(form(concurrency=3), loop)
+        found.of(form(batch_size=3), loop)
+        assert len({id(tuner) for tuner in loop.values()}) == 6
+
+    def test_another_loop_begins_with_what_was_found(self) -> None:
+        """What one loop found is where the next one begins, and what is shown."""
+        found = sizing("vllm")
+        one = Found(Bounds(known=True).nature, Sizes(64, 8), (), 9_000.0)
+        found.of(form(), {}).tuners["document"]._keep_found(one)
+        for sizes in (found.of(form(), {}), found.of(form())):
+            assert (sizes.limits().texts, sizes.wish()) == (64, Wish(8, 12))
+        assert found.of(form(), {}).limits().work == 9_000.0
 
 
 class TestWish:
@@ -266,13 +277,14 @@ class TestWish:
     def test_auto_follows_what_was_found(self) -> None:
         """A number that was found by trying holds, and queries have room beside."""
         found = sizing("vllm")
-        found.of(form()).tuners["document"]._sizes = Sizes(5, 32)
-        assert found.of(form()).wish() == Wish(32, 36)
+        sizes = found.of(form(), {})
+        sizes.tuners["document"]._sizes = Sizes(5, 32)
+        assert sizes.wish() == Wish(32, 36)
 
     def test_what_is_learnt_later_holds(self) -> None:
         """When a server tells its slots, or a cap is found, sizes that are in use follow."""
         found = sizing()
-        sizes = found.of(form())
+        sizes = found.of(form(), {})
         assert (sizes.limits().texts, sizes.wish()) == (5, Wish(4, 4))
         found.server.kind, found.server.told = KIND["llama.cpp"], Told(slots=1)
         assert (sizes.limits().texts, sizes.wish()) == (1, Wish(2, 5))

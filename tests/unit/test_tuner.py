@@ -11,17 +11,18 @@ from hypothesis import strategies as st
 
 from embedwire._servers.meter import Meter, Round
 from embedwire._servers.steps import MOST_REQUESTS, START, STEPS, Bounds, Sizes, Step
-from embedwire._servers.tuner import (
+from embedwire._servers.tried import (
     AS_GOOD,
     AS_GOOD_FOR_QUERIES,
     AS_GOOD_LEAST,
-    PER_TEXT,
     QUERIES_COME,
     SLOWEST,
+    Found,
+    Load,
     Tolerance,
     Tried,
-    Tuner,
 )
+from embedwire._servers.tuner import PER_TEXT, Tuner
 from embedwire._settings.options import Kind
 
 CHARS = 100  # of a text
@@ -33,7 +34,8 @@ class Client:
 
     def __init__(self, cost: Cost, slots: int, kind: Kind = "document", **bounds: Any) -> None:
         self.bounds = Bounds(**{"known": True, **bounds})
-        self.tuner = Tuner(kind, lambda: self.bounds)
+        self.found: list[Found] = []
+        self.tuner = Tuner(kind, lambda: self.bounds, None, self.found.append)
         self.cost, self.free = cost, [0.0] * slots
         self.now = 0.0
         self.flying: list[tuple[float, int, int, float]] = []  # end, number, texts, sent at
@@ -47,7 +49,7 @@ class Client:
             self.free[self.free.index(min(self.free))] = end
             full = len(self.flying) + 1 >= sizes.requests
             work = (CHARS + PER_TEXT) * sizes.texts
-            number = self.tuner.sent(work, self.now, all_taken=full, allowed=None)
+            number = self.tuner.sent(self, work, self.now, all_taken=full, allowed=None)
             self.flying.append((end, number, sizes.texts, self.now))
 
     def work(self, texts: int) -> list[Sizes]:
@@ -338,8 +340,8 @@ class TestSearch:
         assert max(sizes.texts for sizes in seen) == 20
 
     def test_a_slow_server_gets_no_larger_requests(self) -> None:
-        """Where one takes the server over half a second it is not made larger, however much that would bring."""
-        seen = Client(lambda texts: SLOWEST * 1.1 + texts * 1e-4, 1).work(2_000)
+        """Where one takes the server far over half a second it is not made larger, however much that would bring."""
+        seen = Client(lambda texts: SLOWEST * 3 + texts * 1e-4, 1).work(2_000)
         assert max(sizes.texts for sizes in seen) == START["document"].texts
 
     def test_does_not_sink_in_a_long_job(self) -> None:
@@ -413,42 +415,103 @@ class TestTrouble:
         seen: list[Sizes] = []
         while client.tuner.sizes == START["document"]:
             seen += client.work(1)
-        client.tuner.overloaded()
+        client.tuner.overloaded(4)
         assert client.tuner.sizes == START["document"]
+
+    def test_overload_again_and_again_lowers_the_sizes(self) -> None:
+        """Where the window shrinks time after time before a round is over, it is right, and not the sizes."""
+        client = Client(lambda _: 0.05, 64)
+        client.work(5_000)
+        assert client.tuner.sizes.requests > 8
+        for allowed in (40, 28, 20, 8):
+            client.tuner.overloaded(allowed)
+        assert client.tuner.sizes.requests == 8
+
+    def test_one_slow_request_ends_no_growth(self) -> None:
+        """A server that is slow at first, as it loads, is climbed all the same."""
+        slow = [4.0]
+        client = Client(lambda texts: slow.pop() if slow else overhead(texts), 8)
+        client.work(10_000)
+        assert client.tuner.sizes.texts >= 64
 
     def test_less_than_may_be_in_flight_is_no_measure(self) -> None:
         """While the window is smaller than the sizes, nothing is measured, and nothing found out falsely."""
         tuner = client_of(0).tuner
         for turn in range(40):
-            number = tuner.sent(1.0, float(turn), all_taken=True, allowed=2)
+            number = tuner.sent(None, 1.0, float(turn), all_taken=True, allowed=2)
             tuner.done(number, 1.0, 0.5)
             tuner.left(number, turn + 0.5)
         assert tuner.sizes == START["document"]
 
 
-class TestWork:
+class TestLoad:
     """Characters count, not texts alone."""
 
     @pytest.mark.parametrize(("took", "factor"), [(0.01, 2), (0.25, 2), (0.3, 1), (0.5, 1), (1, 0), (9, 0)])
     def test_work_may_double_while_it_is_quick(self, took: float, factor: int) -> None:
         """What a request carried in half a second bounds the next one; what took too long bounds nothing upwards."""
-        one = client_of(0).tuner
-        one.done(-1, 1200, took)
-        assert one.work == factor * 1200
+        load = Load(0.0)
+        load.took(1200, took)
+        assert load.most == factor * 1200
+
+    def test_work_that_took_too_long_steps_down(self) -> None:
+        """After four times the half second, the next request carries a quarter of it."""
+        load = Load(0.0)
+        load.took(10_000, 0.1)
+        load.took(8000, 4 * SLOWEST)
+        assert load.most == 2000
+
+    def test_one_slow_request_makes_none_slow(self) -> None:
+        """Requests are slow when they are so on the average of a round."""
+        load = Load(0.0)
+        assert not load.is_slow
+        load.took(1, 2 * SLOWEST)
+        assert load.is_slow
+        load.took(1, 0.01)
+        load.took(1, 0.01)
+        assert not load.is_slow
+        load.took(1, 9 * SLOWEST)
+        load.forget()
+        assert not load.is_slow
 
     def test_what_else_was_in_flight_is_not_its_doing(self) -> None:
         """Of the time of a request that was one of four, a quarter is its own."""
         one = client_of(0).tuner
-        numbers = [one.sent(1200.0, 0.0, all_taken=False, allowed=None) for _ in range(4)]
+        numbers = [one.sent(None, 1200.0, 0.0, all_taken=False, allowed=None) for _ in range(4)]
         one.done(numbers[0], 1200, 1.0)
-        assert one.work == 2400
+        assert one.load.most == 2400
 
-    def test_work_that_took_too_long_steps_down(self) -> None:
-        """After four times the half second, the next request carries a quarter of it."""
-        one = client_of(0).tuner
-        one.done(-1, 10_000, 0.1)
-        one.done(-1, 8000, 4 * SLOWEST)
-        assert one.work == 2000
+
+class TestLoops:
+    """Each loop searches for itself, and begins with what was found."""
+
+    def test_the_next_one_begins_with_what_was_found(self) -> None:
+        """Sizes, work and what is left of the slow start go on where they were."""
+        client = Client(overhead, 8)
+        client.work(20_000)
+        found = client.found[-1]
+        again = Tuner("document", lambda: client.bounds, found, client.found.append)
+        assert again.sizes == found.sizes
+        assert again.load.most == found.work > 0
+
+    def test_a_server_that_is_not_known_any_more_is_none_that_changed(self) -> None:
+        """What was found is kept while nothing is known; a llama.cpp that was restarted begins anew."""
+        client = Client(overhead, 8)
+        client.work(20_000)
+        sizes = client.tuner.sizes
+        for known in (False, True):
+            client.bounds = Bounds(known=known)
+            assert client.tuner.sizes == sizes
+        client.bounds = Bounds(fragile=True)
+        assert client.tuner.sizes == START["document"]
+
+    def test_who_rests_ends_only_what_he_began(self) -> None:
+        """The end of another's work takes no trial back."""
+        client = Client(flat, 8)
+        while client.tuner.sizes == START["document"]:
+            client.work(1)
+        client.tuner.idle("another")
+        assert client.tuner.sizes != START["document"]
 
 
 def client_of(texts: int) -> Client:
@@ -463,5 +526,5 @@ def test_too_little_work_takes_a_trial_back() -> None:
     client = Client(flat, 8)
     while client.tuner.sizes == START["document"]:
         client.work(1)
-    client.tuner.idle()
+    client.tuner.idle(client)
     assert client.tuner.sizes == START["document"]

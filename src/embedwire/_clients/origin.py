@@ -12,7 +12,9 @@ from embedwire._http.transport import AiohttpTransport
 from embedwire._queue.dispatcher import Dispatcher
 from embedwire._queue.records import Route
 from embedwire._servers.known import sizing
+from embedwire._servers.sizes import Choice
 from embedwire._servers.slots import Slots
+from embedwire._servers.tuner import Tuner
 from embedwire._settings.address import Target
 from embedwire._settings.settings import Form
 
@@ -44,6 +46,7 @@ class Origin:
     visitor: Visitor = field(init=False)
     users: int = 0
     _routes: dict[Form, Route] = field(default_factory=dict)
+    _tuners: dict[Choice, Tuner] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.visitor = Visitor(self.target, self.transport)
@@ -52,7 +55,7 @@ class Origin:
         """The way of all texts of a form, shared by all clients of equal settings."""
         route = self._routes.get(form)
         if route is None:
-            sizes = sizing(self.target, form.variant).of(form)
+            sizes = sizing(self.target, form.variant).of(form, self._tuners)
             model = self.visitor.model(form)
             route = self._routes[form] = Route(form, self.server.slots, self.visitor, model, sizes)
         return route

@@ -165,6 +165,8 @@ class Discovery:
                 read(outcome.body)
         elif judge(outcome, Context()).action in _PASSING:
             self._server.unanswered += 1
+            if self._server.unanswered >= QUESTIONS and self._server.kind is None:
+                self._server.lists((), ())  # it is not asked again
             return False
         elif self._server.kind is None:
             self._server.lists((), ())

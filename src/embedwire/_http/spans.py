@@ -6,6 +6,7 @@ stands around it: base64 between two quotes, or numbers between two brackets. El
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -21,7 +22,8 @@ from embedwire._http.steps import Work
 Vector: TypeAlias = bytes | NDArray[np.float32]  # bytes of 32-bit floats
 
 STEP = 2**18  # bytes that are read in one step: a millisecond or two where they are decimal numbers
-_MARKED = b'"<vector '
+_MARK = f"<vector {secrets.token_hex(8)} "  # which no reply can hold, whoever wrote it
+_MARKED = b'"%b' % _MARK.encode()
 _NO_NUMBER = b'"', b"u", b"l"  # one of which is in every string, null, true and false
 
 
@@ -80,7 +82,7 @@ def _way(body: bytes) -> tuple[bytes, bytes, Callable[[memoryview], Vector | Non
 
 @lru_cache(maxsize=4096)
 def _mark(number: int) -> tuple[str, bytes]:
-    mark = f"<vector {number}>"
+    mark = f"{_MARK}{number}>"
     return mark, b'"%b"' % mark.encode()
 
 

@@ -210,7 +210,6 @@ class Dispatcher:
         lane = batch.lane
         batch.over = True
         lane.under_way[batch.kind].discard(batch)
-        lane.route.sizes.tuners[batch.kind].left(batch.number, asyncio.get_running_loop().time())
         left = {call for item in batch.items if item.batch is batch for call, _ in item.rows()}
         left.update(call for call in batch.owed if call.open)
         if left and task.cancelled():  # nobody here asked for it: the loop is ending
@@ -221,11 +220,14 @@ class Dispatcher:
                 pass
         batch.items.clear()  # which lead back to it: only the garbage collector would find them
         lane.route.visitor.release(lane.route.form, batch.reserved, sent=batch.sent)
-        self._leave(lane)
-        if batch.slot is not None and batch.slot.held:
-            batch.slot.give_back()  # which looks
-        else:
-            self._look()
+        try:
+            lane.route.sizes.tuners[batch.kind].left(batch.number, asyncio.get_running_loop().time())
+        finally:
+            self._leave(lane)
+            if batch.slot is not None and batch.slot.held:
+                batch.slot.give_back()  # which looks
+            else:
+                self._look()
 
 
 async def _take(steps: Steps) -> None:

@@ -81,7 +81,7 @@ class Lane:
         """There is a slot and nothing for it, so that no size can be measured now; of one kind, or of any."""
         for one in KINDS if kind is None else (kind,):
             if not self.calls[one]:
-                self.route.sizes.tuners[one].idle()
+                self.route.sizes.rest(one)
 
     def enter(self, call: Call, most: int) -> None:
         """Puts a call's next texts into the queue."""
@@ -175,7 +175,7 @@ class Lane:
         calls, limits = self.calls[batch.kind], self._limits(batch.kind, now)
         if batch.kind == "document" and self.route.visitor.wants_room(self.route.form, self.route.model):
             limits = self._with_room(limits, next(iter(calls)))
-        share = _share(calls, limits, places)
+        share = None if self.route.form.rate is not None else _share(calls, limits, places)
         load, full = _Load(limits if share is None else replace(limits, texts=share)), False
         for _ in range(len(calls)):
             call = next(iter(calls))
@@ -235,7 +235,7 @@ def _share(calls: Iterable[Call], limits: Limits, places: int) -> int | None:
         waiting += call.count - call.cursor
         if waiting >= enough:
             return None
-    return max(limits.free, -(-waiting // places))
+    return min(limits.texts, max(limits.free, -(-waiting // places)))
 
 
 class _Load:

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import TypeAlias
 
 from embedwire._servers.facts import ServerFacts
 from embedwire._servers.lengths import Lengths
 from embedwire._servers.pace import Window
 from embedwire._servers.slots import Wish
-from embedwire._servers.steps import MOST_REQUESTS, START, Bounds
+from embedwire._servers.steps import MOST_REQUESTS, START, Bounds, Sizes
+from embedwire._servers.tried import Found
 from embedwire._servers.tuner import Tuner
 from embedwire._settings.options import BatchLimits, Kind, RateLimit
-from embedwire._settings.settings import Form
+from embedwire._settings.settings import Form, Variant
 
 QUERY_ROOM = 4  # requests with queries that may be in flight beside as many with documents as may be
 REPLY_BASE = 4 * 2**20  # bytes; also for answers to questions, such as a list of models
@@ -40,6 +41,10 @@ class Limits:
     work: float | None = None
     free: int = 1
     alone: int | None = None
+
+
+# What is looked for: for a kind of texts, a form's model and fields, beside the numbers that the user set.
+Choice: TypeAlias = tuple[Kind, Variant, BatchLimits | None, int | None, RateLimit | None]
 
 
 class Cap:
@@ -106,6 +111,7 @@ class Sizing:
         texts: The most texts in one request.
         chars: The most characters in one request.
         lengths: The longest text.
+        found: The sizes that were found, for each choice of what is to be found.
     """
 
     def __init__(self, server: ServerFacts) -> None:
@@ -113,7 +119,7 @@ class Sizing:
         self.texts = Cap()
         self.chars = Cap()
         self.lengths = Lengths()
-        self._tuners: dict[tuple[Kind, BatchLimits | None, int | None, RateLimit | None], Tuner] = {}
+        self.found: dict[Choice, Found] = {}
 
     @property
     def max_texts(self) -> int | None:
@@ -125,14 +131,14 @@ class Sizing:
         """The most texts that the next request may carry, whatever the user says."""
         return least(self.server.told.max_texts, self.texts.limit)
 
-    def of(self, form: Form) -> FormSizes:
-        """The sizes for one form; forms that leave the same to be found find it together."""
-        return FormSizes(self, form)
+    def of(self, form: Form, tuners: dict[Choice, Tuner] | None = None) -> FormSizes:
+        """The sizes for one form; forms that leave the same to be found find it together.
 
-    def tuner(self, form: Form, kind: Kind, make: Callable[[], Tuner]) -> Tuner:
-        """What finds the sizes that the user left at "auto"."""
-        key = kind, form.batch, form.concurrency, form.rate
-        return self._tuners.get(key) or self._tuners.setdefault(key, make())
+        Args:
+            form: The form.
+            tuners: Those of one loop; None: nothing is looked for, and what was found is shown.
+        """
+        return FormSizes(self, form, tuners)
 
 
 class FormSizes:
@@ -141,16 +147,26 @@ class FormSizes:
     Written by `_queue`. Its state is what was made of what is known of the server, and the age of its window.
     """
 
-    def __init__(self, sizing: Sizing, form: Form) -> None:
+    def __init__(self, sizing: Sizing, form: Form, tuners: dict[Choice, Tuner] | None) -> None:
         self.sizing = sizing
+        self._shows = tuners is None  # what was found, wherever that was
         self._form = form
         self._age: int | None = None  # of the window
         self._learnt: object = None
         self._made: dict[Kind, Bounds] = {}
-        self.tuners: dict[Kind, Tuner] = {
-            kind: sizing.tuner(form, kind, partial(Tuner, kind, partial(self._bounds, kind)))
-            for kind in START
+        self._choices: dict[Kind, Choice] = {
+            kind: (kind, form.variant, form.batch, form.concurrency, form.rate) for kind in START
         }
+        self.tuners: dict[Kind, Tuner] = {
+            kind: (tuners or {}).get(choice) or self._tuner(kind, choice)
+            for kind, choice in self._choices.items()
+        }
+        if tuners is not None:
+            tuners.update({choice: self.tuners[kind] for kind, choice in self._choices.items()})
+
+    def _tuner(self, kind: Kind, choice: Choice) -> Tuner:
+        found = self.sizing.found
+        return Tuner(kind, partial(self._bounds, kind), found.get(choice), partial(found.__setitem__, choice))
 
     def limits(self, kind: Kind = "document") -> Limits:
         """The most that one request may carry now."""
@@ -158,12 +174,12 @@ class FormSizes:
         if batch is not None:
             chars = least(batch.chars, self.sizing.chars.limit)
             return Limits(texts=least(batch.texts, most), chars=chars, alone=self.sizing.lengths.alone)
-        tuner = self.tuners[kind]
+        tuner, texts = self.tuners[kind], self.now(kind).texts
         return Limits(
-            texts=least(tuner.sizes.texts, most),
+            texts=least(texts, most),
             chars=self.sizing.chars.limit,
-            work=tuner.work,
-            free=min(START[kind].texts, tuner.sizes.texts),
+            work=tuner.load.most,
+            free=min(self._bounds(kind).first(kind).texts, texts),
             alone=self.sizing.lengths.alone,
         )
 
@@ -180,16 +196,25 @@ class FormSizes:
         before, self._age = self._age, window.age
         if before not in (None, window.age):
             for tuner in self.tuners.values():
-                tuner.overloaded()
+                tuner.overloaded(window.allowed or MOST_REQUESTS)
         if kind == "query":
             self.tuners["document"].query(now)
-        return self.tuners[kind].sent(work, now, all_taken=all_taken, allowed=window.allowed)
+        return self.tuners[kind].sent(self, work, now, all_taken=all_taken, allowed=window.allowed)
+
+    def now(self, kind: Kind) -> Sizes:
+        """The sizes that hold now, where they are to be found."""
+        found = self.sizing.found.get(self._choices[kind]) if self._shows else None
+        return self.tuners[kind].sizes if found is None else found.sizes
+
+    def rest(self, kind: Kind) -> None:
+        """There is a place for a request, and no text for it."""
+        self.tuners[kind].idle(self)
 
     def wish(self) -> Wish:
         """The most requests in flight now."""
         if self._form.concurrency is not None:
             return Wish.of(self._form.concurrency)
-        bounds, documents = self._bounds("document"), self.tuners["document"].sizes.requests
+        bounds, documents = self._bounds("document"), self.now("document").requests
         room = QUERY_ROOM if bounds.known else 0
         return Wish(documents, max(documents, min(bounds.requests, documents + room)))
 
@@ -215,6 +240,7 @@ class FormSizes:
             texts=most,
             requests=MOST_REQUESTS if slots is None or spare is None else slots + spare,
             slots=slots,
+            fragile=spare is not None,
             counted=rate is not None and any((rate.requests, rate.per_minute, rate.per_second)),
         )
 

@@ -41,11 +41,11 @@ class Sizes:
 
 
 PER_SLOT = 2  # texts in flight for each slot of a server: one that it works on, and one to go on with
-# Documents: the batch that kept the first llama.cpp server alive, and as many requests as a server with one slot has
-# threads for. Queries are short, and wait together only when many ask at once.
 PER_REQUEST_OF_MANY = (
     16  # texts in flight at a server with many slots, for each request that may be in flight
 )
+# Documents: the batch that kept the first llama.cpp server alive, and as many requests as a server with one slot has
+# threads for. Queries are short, and wait together only when many ask at once.
 START: dict[Kind, Sizes] = {"document": Sizes(5, 4), "query": Sizes(32, 4)}
 
 
@@ -60,6 +60,7 @@ class Bounds:
         texts: Most texts that it takes in one request.
         requests: Most requests that it serves at a time.
         slots: Texts that it works on at a time, where it tells.
+        fragile: Whether its connections cost it threads, of which it may have few.
         counted: Whether requests are counted by a limit of the user's, so that each should carry many texts.
     """
 
@@ -69,11 +70,21 @@ class Bounds:
     texts: int | None = None
     requests: int = MOST_REQUESTS
     slots: int | None = None
+    fragile: bool = False
     counted: bool = False
+
+    @property
+    def nature(self) -> object:
+        """What a server is, as far as its first sizes depend on it; None where that is not known."""
+        return (self.known, self.slots) if self.known or self.fragile else None
+
+    def first(self, kind: Kind) -> Sizes:
+        """The sizes that any server gets at first."""
+        return START["query" if self.counted else kind]
 
     def start(self, kind: Kind) -> Sizes:
         """The sizes to begin with: small ones, and no more in flight than the server can use."""
-        begin = START["query" if self.counted else kind]
+        begin = self.first(kind)
         most = None if self.counted else self.slots and PER_SLOT * self.slots
         texts, requests = self.fixed_texts or begin.texts, self.fixed_requests or begin.requests
         if most is not None and kind == "document":

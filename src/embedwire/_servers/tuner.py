@@ -7,7 +7,7 @@ The rule, of which docs/SIZES.md tells more:
    brings a tenth. The step that did not pay is taken back.
 2. Hill climbing: now and then a neighbour of the sizes is tried for a round, and compared with the rounds before and
    after it. Of all that was tried, the sizes with least in flight are kept whose rate is as good as the best one's.
-3. While queries come, a twentieth less is as good: less is in flight, and a query waits for less.
+3. While queries come, a little less is as good: less is in flight, and a query waits for less.
 
 After trouble fewer requests may be in flight than these: see `pace.Window` (AIMD).
 """
@@ -20,21 +20,18 @@ from dataclasses import replace
 
 from embedwire._servers.meter import Meter, Round
 from embedwire._servers.steps import MOST_REQUESTS, STEPS, Bounds, Sizes, Step
+from embedwire._servers.tried import Found, Load, Tolerance, Tried
 from embedwire._settings.options import Kind
 
 PER_TEXT = 40  # characters that a text counts for besides its own: what a server does for each
 PAYS = 1.1  # what a doubling must bring in the slow start
 CLEAR = 1.2  # times the rate, which no second look is needed for
 CHANGED = 2.0  # times the rate of the same sizes before, or one such part of it
-AS_GOOD, AS_GOOD_FOR_QUERIES = 0.98, 0.97  # of the best rate
-AS_GOOD_LEAST = 0.97  # where the rates differ among themselves by more than that
 REST = (4, 8, 16)  # rounds between two trials
+PATIENCE = 2  # times that the window shrinks before a round is over, until fewer requests are kept
 MOST_DOUBLINGS = 4  # of the first rest, before what failed is tried again
 # Of a round, once the slow start is over: seconds, and requests where they do not take longer than so many seconds.
 LEAST, LEAST_REQUESTS, ENOUGH = 0.1, 16, 0.5
-QUERIES_COME = 2.0  # seconds since the last one
-# Seconds of the server. A request that takes more is not made larger: a query would wait for it.
-SLOWEST = 0.5
 
 
 SLOW_START = (Step.BOTH, Step.LARGER, Step.MORE)  # each as often as it pays
@@ -49,109 +46,55 @@ CHECKS = (
 )  # in turn, one after each rest
 
 
-class Tried:
-    """How the sizes that were tried compare with the kept ones. Written by `Tuner`.
-
-    Its state is the kept sizes, and the rate of each that was tried, in parts of theirs.
-    """
-
-    def __init__(self, kept: Sizes) -> None:
-        self.kept = kept
-        self._ratios: dict[Sizes, float] = {}
-        self._doubts: dict[Sizes, float] = {}
-
-    def knows(self, sizes: Sizes) -> bool:
-        """Whether nothing is to be learnt by trying these."""
-        return sizes == self.kept or sizes in self._ratios
-
-    def note(self, sizes: Sizes, ratio: float, *, as_good: float) -> None:
-        """Takes note of a trial; what seems to pay is believed the second time, on the average of both."""
-        if sizes in self._doubts:
-            self._ratios[sizes] = (ratio + self._doubts.pop(sizes)) / 2
-        elif ratio * as_good > 1:
-            self._doubts[sizes] = ratio
-        else:
-            self._ratios[sizes] = ratio
-
-    def keep(self, sizes: Sizes, ratio: float | None = None) -> None:
-        """These sizes are the kept ones from now on; ``ratio``, where it was not noted, is that of their rate."""
-        known = {**self._ratios, self.kept: 1.0}
-        ratio = known.pop(sizes, 1.0) if ratio is None else ratio
-        self._ratios = {other: one / ratio for other, one in known.items() if other != sizes}
-        self._doubts = {}
-        self.kept = sizes
-
-    def best(self, as_good: float) -> Sizes:
-        """The sizes with least in flight, of those whose rate is as good as the best one's."""
-        known = {**self._ratios, self.kept: 1.0}
-        enough = as_good * max(known.values())
-        good = [sizes for sizes, ratio in known.items() if ratio >= enough]
-        return min(good, key=lambda sizes: (sizes.in_flight, sizes.requests))
-
-
-class Tolerance:
-    """How much less than the best rate is as good. Written by `Tuner`.
-
-    Its state is by how much rates of the same sizes differ, on the average of late, and when the last query came.
-    """
-
-    def __init__(self) -> None:
-        self._noise = 0.0
-        self._last_query = -QUERIES_COME
-
-    def same_sizes(self, ratio: float) -> None:
-        """Two rates of the same sizes, one after the other, have this ratio."""
-        self._noise += 0.3 * (abs(ratio - 1) - self._noise)
-
-    def query(self, now: float) -> bool:
-        """A query came; whether it is the first one for a while."""
-        before, self._last_query = self._last_query, now
-        return now - before > QUERIES_COME
-
-    def as_good(self, now: float) -> float:
-        """The part of the best rate that is as good: what rates differ by among themselves makes none worse."""
-        as_good = max(AS_GOOD_LEAST, min(AS_GOOD, 1 - 1.5 * self._noise))
-        return min(as_good, AS_GOOD_FOR_QUERIES) if now - self._last_query < QUERIES_COME else as_good
+def slow_start_at(bounds: Bounds) -> tuple[Step, ...]:
+    """The steps of the slow start; none at a server that tells its slots."""
+    return SLOW_START if bounds.slots is None else ()
 
 
 class Tuner:
-    """Finds the sizes for one kind of requests. Written by `_queue`.
+    """Finds the sizes for one kind of requests, on one loop. Written by `_queue`.
 
     Its state is how sizes compare, the trial that is going on, and what the rounds showed.
 
     Args:
         kind: Queries begin with larger requests.
         bounds: What may be tried now.
+        found: What was found before.
+        keep: Told what is found.
 
     Attributes:
-        work: The most work in a request that is not small: what takes `SLOWEST`, as far as was seen.
+        load: How much work a request may carry.
     """
 
-    def __init__(self, kind: Kind, bounds: Callable[[], Bounds]) -> None:
-        self.work = 0.0
+    def __init__(
+        self, kind: Kind, bounds: Callable[[], Bounds], found: Found | None, keep: Callable[[Found], None]
+    ) -> None:
         self._kind: Kind = kind
-        self._bounds = bounds
+        self._bounds, self._keep_found = bounds, keep
         self._meter = Meter()
+        self._measures: object = None  # whose requests the last round was of
         self._tolerance = Tolerance()
         self._below, self._failures = math.inf, 0  # texts in a request that failed, and how often
-        self._took = 0.0  # seconds of the server for the last request
+        self._overloads = 0  # since a round was over
         self._allowed = MOST_REQUESTS  # by the window
-        self._met = False, bounds().slots
-        self._begin(bounds().start(kind))
+        begin = bounds()
+        found = found or Found(begin.nature, begin.start(kind), slow_start_at(begin), 0.0)
+        self._met, self.load = found.nature, Load(found.work)
+        self._begin(found.sizes, found.slow_start)
 
     @property
     def sizes(self) -> Sizes:
         """The sizes that hold now."""
         bounds = self._bounds()
-        if (bounds.known, bounds.slots) != self._met:  # only now it is known what is over there
-            self._met = bounds.known, bounds.slots
+        if (nature := bounds.nature) not in (None, self._met):  # only now it is known what is over there
+            self._met = nature
             if (sizes := bounds.start(self._kind)) != self._tried.kept:
-                self._begin(sizes)
+                self._begin(sizes, slow_start_at(bounds))
         return self._sizes
 
-    def _begin(self, sizes: Sizes) -> None:
+    def _begin(self, sizes: Sizes, slow_start: tuple[Step, ...]) -> None:
         """Begins the search anew, with these sizes."""
-        self._slow_start: tuple[Step, ...] = SLOW_START if self._bounds().slots is None else ()
+        self._slow_start, self._climbing = slow_start, bool(slow_start)
         self._momentum = Step.FEWER
         self._trials, self._rest = 0, REST[0]
         self._restart(sizes)
@@ -171,18 +114,20 @@ class Tuner:
         self._sizes = self._tried.kept
         self._meter.change(1.0)
 
-    def sent(self, work: float, now: float, *, all_taken: bool, allowed: int | None) -> int:
+    def sent(self, who: object, work: float, now: float, *, all_taken: bool, allowed: int | None) -> int:
         """A request goes out; its number.
 
         Args:
+            who: Sends it.
             work: In it.
             now: The time.
             all_taken: It is full, and as many requests are in flight as may be.
             allowed: The most requests that may be in flight after trouble; None: there was none.
         """
         self._allowed = allowed or MOST_REQUESTS
-        may = self._sizes.requests <= self._allowed  # else the window is measured, and not the sizes
-        return self._meter.sent(work, now, all_taken=all_taken and may)
+        all_taken = all_taken and self._sizes.requests <= self._allowed  # else the window would be measured
+        self._measures = who if all_taken else self._measures
+        return self._meter.sent(work, now, all_taken=all_taken)
 
     def done(self, number: int, work: float, took: float) -> None:
         """A request succeeded; it is in flight until it `left`.
@@ -194,24 +139,20 @@ class Tuner:
         """
         self._meter.came_back(number)
         # Its part of the time: what else was in flight is not its doing.
-        took *= work / max(work, self._meter.in_flight)
-        self._took = took
-        if took > SLOWEST:
-            self.work = min(self.work, work * SLOWEST / took)
-        else:
-            self.work = max(self.work, work * (2 if took * 2 <= SLOWEST else 1))
+        self.load.took(work, took * work / max(work, self._meter.in_flight))
 
     def left(self, number: int, now: float) -> None:
         """A request is not in flight any more, whatever became of it."""
-        found = self._meter.left(number, now)
-        if found is not None:
+        if (found := self._meter.left(number, now)) is not None:
             self._judge(found, now)
+            self._keep_found(Found(self._met, self._tried.kept, self._slow_start, self.load.most))
 
-    def idle(self) -> None:
-        """There is less work than could be in flight: nothing can be measured now."""
-        if self._trial or self._pending:
-            self._take_back()
-        self._meter.stop()
+    def idle(self, who: object) -> None:
+        """Somebody has less work than could be in flight: nothing can be measured now, if it was his."""
+        if self._measures is who:
+            if self._trial or self._pending:
+                self._take_back()
+            self._meter.stop()
 
     def query(self, now: float) -> None:
         """A query is sent beside the documents that this is about."""
@@ -228,17 +169,20 @@ class Tuner:
             self._momentum, self._rest = Step.LARGER, REST[0] * 2 ** min(self._failures, MOST_DOUBLINGS)
             self._restart(replace(self._tried.kept, texts=min(self._tried.kept.texts, smaller)))
 
-    def overloaded(self) -> None:
-        """The server had too much to do: its window shrank, and the slow start ends."""
+    def overloaded(self, allowed: int) -> None:
+        """The server had too much to do: so many requests may be in flight now, and the slow start ends."""
         self._slow_start = tuple(step for step in self._slow_start if step is Step.LARGER)
-        self._restart(self._tried.kept)
+        self._overloads, kept = self._overloads + 1, self._tried.kept
+        lower = self._overloads > PATIENCE and self._bounds().fixed_requests is None
+        self._restart(replace(kept, requests=min(kept.requests, allowed)) if lower else kept)
 
     def _judge(self, found: Round, now: float) -> None:
         """A round is over."""
         trial, self._trial = self._trial, None
+        self._overloads = 0
         if trial is None or self._rate is None:
             self._measure(found.rate, now)
-        elif self._slow_start:
+        elif self._climbing:
             self._climb(trial, found.rate / self._rate, found.in_flight / self._in_flight, now)
         elif found.rate > CLEAR * self._rate:
             self._keep(self._sizes, found.rate / self._rate)
@@ -252,7 +196,7 @@ class Tuner:
         """The kept sizes had this rate, after the trial if one is pending."""
         before, self._rate = self._rate or rate, rate
         if not 1 / CHANGED < rate / before < CHANGED:  # it is another server, or has other work
-            self._begin(self._tried.kept)
+            self._begin(self._tried.kept, slow_start_at(self._bounds()))
             before = self._rate = rate
         self._rate = (before + rate) / 2
         self._tolerance.same_sizes(rate / before)
@@ -266,7 +210,7 @@ class Tuner:
         if ratio >= (math.sqrt(grew) if step is Step.BOTH else PAYS):
             self._keep(self._sizes, ratio)
             return
-        self._slow_start = self._slow_start[1:]
+        self._slow_start = tuple(other for other in self._slow_start if other is not step)
         if step is Step.BOTH and ratio >= PAYS:
             # No slot was left for twice the requests, so that what paid was that they are larger.
             self._keep(replace(self._sizes, requests=self._tried.kept.requests), ratio)
@@ -276,19 +220,19 @@ class Tuner:
             self._tried.note(self._sizes, ratio, as_good=1.0)
 
     def _keep(self, sizes: Sizes, ratio: float) -> None:
-        assert self._rate is not None  # noqa: S101 - there is a ratio to it
         self._tried.keep(sizes, ratio)
-        self._rate *= ratio
+        self._rate = ratio * (self._rate or 0.0)
 
     def _go_on(self, now: float) -> None:
         """Decides about the sizes of the next round."""
         best = self._tried.best(self._tolerance.as_good(now))
-        if best != self._tried.kept and not self._slow_start:
+        if best != self._tried.kept and not self._climbing:
             self._tried.keep(best)
             self._rate = None
         self._trial = None if self._rate is None or self._pending is not None else self._next()
-        self._meter.at_least(*((0.0, 0, 0.0) if self._slow_start else (LEAST, LEAST_REQUESTS, ENOUGH)))
+        self._meter.at_least(*((0.0, 0, 0.0) if self._climbing else (LEAST, LEAST_REQUESTS, ENOUGH)))
         sizes = self._tried.kept if self._trial is None else self._after(self._trial)
+        self.load.forget()
         if sizes != self._sizes:
             self._sizes = sizes
             self._meter.change(0.5 if self._trial in (Step.BOTH, Step.MORE) else 1.0)
@@ -297,10 +241,10 @@ class Tuner:
         """The step to try in the next round; None to rest."""
         if not self._bounds().known:
             return None
-        while self._slow_start:
-            if self._after(self._slow_start[0]) != self._tried.kept:
-                return self._slow_start[0]
-            self._slow_start = self._slow_start[1:]
+        step = next((step for step in self._slow_start if self._after(step) != self._tried.kept), None)
+        self._climbing = step is not None
+        if step is not None:
+            return step
         self._rest -= 1
         if self._rest > 0:
             return None
@@ -315,8 +259,8 @@ class Tuner:
 
     def _after(self, step: Step) -> Sizes:
         """The kept sizes after a step; the same ones where it cannot be taken."""
-        kept, growth = self._tried.kept, 2.0 if self._slow_start else 1.0
-        if step in (Step.LARGER, Step.BOTH) and self._took > SLOWEST:
+        kept, growth = self._tried.kept, 2.0 if self._climbing else 1.0
+        if step in (Step.LARGER, Step.BOTH) and self.load.is_slow:
             return kept
         sizes = self._bounds().after(kept, step, growth=growth, below=self._below)
         return sizes if sizes.requests <= max(kept.requests, self._allowed) else kept
