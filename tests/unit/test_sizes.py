@@ -121,6 +121,23 @@ class TestCap:
             assert (cap.most, cap.limit) == (32, 32)
         assert rests == [min(REST * 2**times, REST_MOST) for times in range(12)]
 
+    def test_one_trial_at_a_time(self) -> None:
+        """While a larger request is on its way no other one goes; in vain, the next comes after twice as many."""
+        cap = capped(32)
+        rested(cap, REST)
+        assert cap.limit == 64
+        cap.sent(64)
+        assert cap.limit == 32
+        rested(cap, REST - 1)
+        cap.refused(64)
+        rested(cap, 2 * REST - 1)
+        assert cap.limit == 32
+        rested(cap, 1)
+        assert cap.limit == 64
+        cap.sent(64)
+        cap.taken(64)
+        assert (cap.most, cap.limit) == (64, 64)
+
     def test_a_trial_that_succeeds_makes_the_next_one_sooner(self) -> None:
         """A server that takes more by now is asked for still more after half as many requests, though never at once."""
         cap = capped(1)

@@ -187,6 +187,7 @@ class Lane:
             if full:
                 break
         batch.full = full and share is None and bool(calls)
+        self.route.sizes.sizing.sent(len(batch.items), batch.chars)
 
     def _limits(self, kind: Kind, now: float) -> Limits:
         limits, rate = self.route.sizes.limits(kind), self.route.form.rate

@@ -58,18 +58,24 @@ class Cap:
         most: The most; None where nothing was refused.
     """
 
-    __slots__ = ("_good", "_rest", "_suspected", "most")
+    __slots__ = ("_good", "_rest", "_suspected", "_trying", "most")
 
     def __init__(self) -> None:
         self.most: int | None = None
         self._suspected: int | None = None
         self._good = 0
         self._rest = REST
+        self._trying = False
 
     @property
     def limit(self) -> int | None:
         """The most that the next request may carry."""
         return self.most * 2 if self.most is not None and self._good >= self._rest else self.most
+
+    def sent(self, size: int) -> None:
+        """A request of this size goes out; one larger one at a time is enough to see."""
+        if self.most is not None and size > self.most:
+            self._good, self._trying = 0, True
 
     def named(self, most: int) -> None:
         """The server said how much it takes."""
@@ -95,13 +101,15 @@ class Cap:
             return
         self._good += 1
         if size > self.most:
-            self.most, self._good = size, 0
+            self.most, self._good, self._trying = size, 0, False
             self._rest = max(REST_LEAST, self._rest // 2)
 
     def _back_to(self, most: int) -> None:
-        if self.most is not None and self._good >= self._rest:  # a larger one was tried, in vain
+        if self._trying or (
+            self.most is not None and self._good >= self._rest
+        ):  # a larger one was tried, in vain
             self._rest = min(REST_MOST, self._rest * 2)
-        self.most, self._suspected, self._good = most, None, 0
+        self.most, self._suspected, self._good, self._trying = most, None, 0, False
 
 
 class Sizing:
@@ -130,6 +138,11 @@ class Sizing:
     def texts_allowed(self) -> int | None:
         """The most texts that the next request may carry, whatever the user says."""
         return least(self.server.told.max_texts, self.texts.limit)
+
+    def sent(self, texts: int, chars: int) -> None:
+        """A request goes out with so many texts and characters."""
+        self.texts.sent(texts)
+        self.chars.sent(chars)
 
     def of(self, form: Form, tuners: dict[Choice, Tuner] | None = None) -> FormSizes:
         """The sizes for one form; forms that leave the same to be found find it together.
