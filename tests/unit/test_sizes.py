@@ -257,7 +257,7 @@ class TestLimits:
     def test_another_loop_begins_with_what_was_found(self) -> None:
         """What one loop found is where the next one begins, and what is shown."""
         found = sizing("vllm")
-        one = Found(Bounds(known=True).nature, Sizes(64, 8), (), 9_000.0)
+        one = Found(Bounds(known=True).nature, Sizes(64, 8), Sizes(64, 8), (), 9_000.0)
         found.of(form(), {}).tuners["document"]._keep_found(one)
         for sizes in (found.of(form(), {}), found.of(form())):
             assert (sizes.limits().texts, sizes.wish()) == (64, Wish(8, 12))

@@ -12,7 +12,7 @@ from embedwire._servers.pace import Window
 from embedwire._servers.slots import Wish
 from embedwire._servers.steps import MOST_REQUESTS, START, Bounds, Sizes
 from embedwire._servers.tried import Found
-from embedwire._servers.tuner import Tuner
+from embedwire._servers.tuner import Tuner, nothing_found
 from embedwire._settings.options import BatchLimits, Kind, RateLimit
 from embedwire._settings.settings import Form, Variant
 
@@ -154,32 +154,72 @@ class Sizing:
         return FormSizes(self, form, tuners)
 
 
+class Scope:
+    """What may be tried for one form at one server; made anew where something was learnt.
+
+    Its state is what was made of what is known of the server.
+    """
+
+    def __init__(self, sizing: Sizing, form: Form) -> None:
+        self._sizing = sizing
+        self._form = form
+        self._learnt: object = None
+        self._made: dict[Kind, Bounds] = {}
+
+    def bounds(self, kind: Kind) -> Bounds:
+        """What may be tried now."""
+        server, most = self._sizing.server, self._sizing.texts_allowed
+        learnt = server.kind, server.told.slots, most
+        if learnt != self._learnt:
+            documents = self._make(most)
+            # The number of requests is found with documents alone, as queries seldom come in numbers.
+            queries = replace(documents, fixed_requests=START["query"].requests, slots=None)
+            self._learnt, self._made = learnt, {"document": documents, "query": queries}
+        return self._made[kind]
+
+    def _make(self, most: int | None) -> Bounds:
+        kind, slots, batch = self._sizing.server.kind, self._sizing.server.told.slots, self._form.batch
+        spare, rate = None if kind is None else kind.spare_threads, self._form.rate
+        return Bounds(
+            # Nothing grows at a server that may have one slot, and threads for a few connections.
+            known=slots is not None or (kind is not None and spare is None),
+            fixed_texts=None if batch is None else batch.texts or START["document"].texts,
+            fixed_requests=self._form.concurrency,
+            texts=most,
+            requests=MOST_REQUESTS if slots is None or spare is None else slots + spare,
+            slots=slots,
+            fragile=spare is not None,
+            counted=rate is not None and any((rate.requests, rate.per_minute, rate.per_second)),
+        )
+
+
 class FormSizes:
     """The sizes that hold for one form now: the user's numbers, under what the server was seen to take.
 
-    Written by `_queue`. Its state is what was made of what is known of the server, and the age of its window.
+    Written by `_queue`. Its state is the age of the server's window.
+
+    Args:
+        sizing: What was found for the model.
+        form: The form.
+        tuners: Those of one loop; None: nothing is looked for, and what was found is shown.
     """
 
     def __init__(self, sizing: Sizing, form: Form, tuners: dict[Choice, Tuner] | None) -> None:
         self.sizing = sizing
-        self._shows = tuners is None  # what was found, wherever that was
         self._form = form
-        self._age: int | None = None  # of the window
-        self._learnt: object = None
-        self._made: dict[Kind, Bounds] = {}
+        self._scope = Scope(sizing, form)
+        self._age: int | None = None
         self._choices: dict[Kind, Choice] = {
             kind: (kind, form.variant, form.batch, form.concurrency, form.rate) for kind in START
         }
-        self.tuners: dict[Kind, Tuner] = {
-            kind: (tuners or {}).get(choice) or self._tuner(kind, choice)
-            for kind, choice in self._choices.items()
-        }
+        self.tuners: dict[Kind, Tuner] = {}
         if tuners is not None:
-            tuners.update({choice: self.tuners[kind] for kind, choice in self._choices.items()})
+            for kind, choice in self._choices.items():
+                self.tuners[kind] = tuners.get(choice) or tuners.setdefault(choice, self._tuner(kind, choice))
 
     def _tuner(self, kind: Kind, choice: Choice) -> Tuner:
-        found = self.sizing.found
-        return Tuner(kind, partial(self._bounds, kind), found.get(choice), partial(found.__setitem__, choice))
+        found, bounds = self.sizing.found, partial(self._scope.bounds, kind)
+        return Tuner(kind, bounds, found.get(choice), partial(found.__setitem__, choice))
 
     def limits(self, kind: Kind = "document") -> Limits:
         """The most that one request may carry now."""
@@ -187,14 +227,22 @@ class FormSizes:
         if batch is not None:
             chars = least(batch.chars, self.sizing.chars.limit)
             return Limits(texts=least(batch.texts, most), chars=chars, alone=self.sizing.lengths.alone)
-        tuner, texts = self.tuners[kind], self.now(kind).texts
+        texts = self.now(kind).texts
         return Limits(
             texts=least(texts, most),
             chars=self.sizing.chars.limit,
-            work=tuner.load.most,
-            free=min(self._bounds(kind).first(kind).texts, texts),
+            work=self.tuners[kind].load.most if self.tuners else self._found(kind).work,
+            free=min(self._scope.bounds(kind).first(kind).texts, texts),
             alone=self.sizing.lengths.alone,
         )
+
+    def now(self, kind: Kind) -> Sizes:
+        """The sizes that hold now, where they are to be found."""
+        return self.tuners[kind].sizes if self.tuners else self._found(kind).now
+
+    def _found(self, kind: Kind) -> Found:
+        found = self.sizing.found.get(self._choices[kind])
+        return found or nothing_found(kind, self._scope.bounds(kind))
 
     def sent(self, kind: Kind, work: float, now: float, *, all_taken: bool, window: Window) -> int:
         """A request goes out; its number, for the tuner of its kind.
@@ -214,11 +262,6 @@ class FormSizes:
             self.tuners["document"].query(now)
         return self.tuners[kind].sent(self, work, now, all_taken=all_taken, allowed=window.allowed)
 
-    def now(self, kind: Kind) -> Sizes:
-        """The sizes that hold now, where they are to be found."""
-        found = self.sizing.found.get(self._choices[kind]) if self._shows else None
-        return self.tuners[kind].sizes if found is None else found.sizes
-
     def rest(self, kind: Kind) -> None:
         """There is a place for a request, and no text for it."""
         self.tuners[kind].idle(self)
@@ -227,35 +270,9 @@ class FormSizes:
         """The most requests in flight now."""
         if self._form.concurrency is not None:
             return Wish.of(self._form.concurrency)
-        bounds, documents = self._bounds("document"), self.now("document").requests
+        bounds, documents = self._scope.bounds("document"), self.now("document").requests
         room = QUERY_ROOM if bounds.known else 0
         return Wish(documents, max(documents, min(bounds.requests, documents + room)))
-
-    def _bounds(self, kind: Kind) -> Bounds:
-        """What may be tried now; made anew where something was learnt."""
-        server, most = self.sizing.server, self.sizing.texts_allowed
-        learnt = server.kind, server.told.slots, most
-        if learnt != self._learnt:
-            documents = self._make_bounds(most)
-            # The number of requests is found with documents alone, as queries seldom come in numbers.
-            queries = replace(documents, fixed_requests=START["query"].requests, slots=None)
-            self._learnt, self._made = learnt, {"document": documents, "query": queries}
-        return self._made[kind]
-
-    def _make_bounds(self, most: int | None) -> Bounds:
-        kind, slots, batch = self.sizing.server.kind, self.sizing.server.told.slots, self._form.batch
-        spare, rate = None if kind is None else kind.spare_threads, self._form.rate
-        return Bounds(
-            # Nothing grows at a server that may have one slot, and threads for a few connections.
-            known=slots is not None or (kind is not None and spare is None),
-            fixed_texts=None if batch is None else batch.texts or START["document"].texts,
-            fixed_requests=self._form.concurrency,
-            texts=most,
-            requests=MOST_REQUESTS if slots is None or spare is None else slots + spare,
-            slots=slots,
-            fragile=spare is not None,
-            counted=rate is not None and any((rate.requests, rate.per_minute, rate.per_second)),
-        )
 
 
 def max_reply(form: Form, texts: int) -> int:

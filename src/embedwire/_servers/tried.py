@@ -119,11 +119,13 @@ class Found:
     Attributes:
         nature: Of the server.
         sizes: The kept sizes.
+        now: The sizes that hold now, which may be a trial's.
         slow_start: Steps of it that still pay.
         work: See `Tuner`.
     """
 
     nature: object
     sizes: Sizes
+    now: Sizes
     slow_start: tuple[Step, ...]
     work: float

@@ -46,6 +46,12 @@ CHECKS = (
 )  # in turn, one after each rest
 
 
+def nothing_found(kind: Kind, bounds: Bounds) -> Found:
+    """What holds at a server before anything was tried."""
+    start = bounds.start(kind)
+    return Found(bounds.nature, start, start, slow_start_at(bounds), 0.0)
+
+
 def slow_start_at(bounds: Bounds) -> tuple[Step, ...]:
     """The steps of the slow start; none at a server that tells its slots."""
     return SLOW_START if bounds.slots is None else ()
@@ -78,7 +84,7 @@ class Tuner:
         self._overloads = 0  # since a round was over
         self._allowed = MOST_REQUESTS  # by the window
         begin = bounds()
-        found = found or Found(begin.nature, begin.start(kind), slow_start_at(begin), 0.0)
+        found = found or nothing_found(kind, begin)
         self._met, self.load = found.nature, Load(found.work)
         self._begin(found.sizes, found.slow_start)
 
@@ -130,13 +136,7 @@ class Tuner:
         return self._meter.sent(work, now, all_taken=all_taken)
 
     def done(self, number: int, work: float, took: float) -> None:
-        """A request succeeded; it is in flight until it `left`.
-
-        Args:
-            number: What `sent` said.
-            work: In it.
-            took: Seconds from sending to the last vector.
-        """
+        """A request of so much work succeeded, in so many seconds; it is in flight until it `left`."""
         self._meter.came_back(number)
         # Its part of the time: what else was in flight is not its doing.
         self.load.took(work, took * work / max(work, self._meter.in_flight))
@@ -145,14 +145,18 @@ class Tuner:
         """A request is not in flight any more, whatever became of it."""
         if (found := self._meter.left(number, now)) is not None:
             self._judge(found, now)
-            self._keep_found(Found(self._met, self._tried.kept, self._slow_start, self.load.most))
+            self._tell()
 
     def idle(self, who: object) -> None:
         """Somebody has less work than could be in flight: nothing can be measured now, if it was his."""
         if self._measures is who:
             if self._trial or self._pending:
                 self._take_back()
+                self._tell()
             self._meter.stop()
+
+    def _tell(self) -> None:
+        self._keep_found(Found(self._met, self._tried.kept, self._sizes, self._slow_start, self.load.most))
 
     def query(self, now: float) -> None:
         """A query is sent beside the documents that this is about."""
@@ -173,7 +177,8 @@ class Tuner:
         """The server had too much to do: so many requests may be in flight now, and the slow start ends."""
         self._slow_start = tuple(step for step in self._slow_start if step is Step.LARGER)
         self._overloads, kept = self._overloads + 1, self._tried.kept
-        lower = self._overloads > PATIENCE and self._bounds().fixed_requests is None
+        # One at a time is not what it takes, but how a text is found that brings it down.
+        lower = self._overloads > PATIENCE and allowed > 1 and not self._bounds().fixed_requests
         self._restart(replace(kept, requests=min(kept.requests, allowed)) if lower else kept)
 
     def _judge(self, found: Round, now: float) -> None:
