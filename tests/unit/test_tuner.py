@@ -305,6 +305,15 @@ class TestSearch:
         client.bounds = Bounds(known=True, slots=4, requests=8)
         assert max(sizes.in_flight for sizes in client.work(5000)) <= START["document"].in_flight
 
+    def test_a_server_that_tells_its_slots_is_not_climbed(self) -> None:
+        """When slots become known that allow the first sizes, there is no slow start from these either."""
+        client = Client(overhead, 32, known=False)
+        client.work(100)
+        client.bounds = Bounds(known=True, slots=32, requests=36)
+        assert client.tuner.sizes == START["document"]
+        client.tuner.query(client.now)
+        assert max(sizes.in_flight for sizes in client.work(200)) == START["document"].in_flight
+
     def test_doubles_every_round_trip_while_it_pays(self) -> None:
         """At a server without limit, 500 texts are enough to have 500 in flight."""
         assert client_of(500).tuner.sizes.in_flight >= 500

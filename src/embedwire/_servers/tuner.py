@@ -95,7 +95,7 @@ class Tuner:
         bounds = self._bounds()
         if (nature := bounds.nature) not in (None, self._met):  # only now it is known what is over there
             self._met = nature
-            if (sizes := bounds.start(self._kind)) != self._tried.kept:
+            if (sizes := bounds.start(self._kind)) != self._tried.kept or bounds.slots is not None:
                 self._begin(sizes, slow_start_at(bounds))
         return self._sizes
 
