@@ -520,7 +520,7 @@ class TestAround:
         """A call of two thousand long texts is one request for each and few more, each vector in its place."""
         texts = [f"{number} {LONG[:2400]}" for number in range(2000)]
         async with (
-            EmbeddingServer(script=limited(Answer.too_large)) as server,
+            EmbeddingServer(script=limited(Answer.too_large), server_header=None) as server,
             EmbeddingClient(server.url, model="m", encoding="float", too_long="truncate") as client,
         ):
             rows = await client.embed_array(texts)

@@ -101,7 +101,7 @@ class TestRightness:
         done = Sample(wall=1, cpu=1, right=True)
         wrong = arrays(Sample(wall=0.1, cpu=0.1, right=False), done)
         assert "failed: a text did not get its own vector" in report(wrong)
-        assert "| matrix: CPU beside baseten's | ≤ 0.22 | ✗ no figure |  |" in report(wrong)
+        assert "| matrix: CPU beside baseten's | ≤ 0.22 | ✗ no figure | " in report(wrong)
         assert not results.all_right(wrong)
         failed = arrays(done, Sample(error="ValueError: no"))
         assert "failed: ValueError: no" in report(failed)
@@ -132,7 +132,7 @@ class TestReport:
         met = report(arrays(Sample(cpu=0.2, right=True), Sample(cpu=1, right=True)))
         missed = report(arrays(Sample(cpu=0.3, right=True), Sample(cpu=1, right=True)))
         assert "| matrix: CPU beside baseten's | ≤ 0.22 | ✓ 0.2 |  |" in met
-        assert "| matrix: CPU beside baseten's | ≤ 0.22 | ✗ 0.3 |  |" in missed
+        assert "| matrix: CPU beside baseten's | ≤ 0.22 | ✗ 0.3 | " in missed
         assert "| 64 slots: time over the ideal | ≤ 1.6 | not measured |  |" in met
 
     def test_a_miss_has_its_reason_beside_it(self, monkeypatch: pytest.MonkeyPatch) -> None:
