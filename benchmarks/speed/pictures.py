@@ -33,6 +33,16 @@ class Picture:
     labels: dict[str, str]
 
 
+# Clients with their own sizes, those that have any.
+BY_DEFAULT = {
+    "embedwire defaults": "embedwire",
+    "langchain-openai async defaults": "langchain-openai",
+    "baseten async defaults": "baseten",
+    "llama-index-openai-like async defaults": "llama-index-openai-like",
+    "openai async": "openai, 8 requests of 32",
+    "blog post": "the blog post's client",
+}
+
 PICTURES = {
     "throughput": Picture(
         title="Texts per second of CPU (more is better)",
@@ -83,14 +93,7 @@ PICTURES = {
         figure="p50_ms",
         show=lambda milliseconds: milliseconds,
         form="{:,.0f}",
-        labels={
-            "embedwire defaults": "embedwire",
-            "langchain-openai async defaults": "langchain-openai",
-            "baseten async defaults": "baseten",
-            "llama-index-openai-like async defaults": "llama-index-openai-like",
-            "openai async": "openai, 8 requests of 32",
-            "blog post": "the blog post's client",
-        },
+        labels=BY_DEFAULT,
     ),
     "defaults": Picture(
         title="Texts per second, default settings (more is better)",
@@ -98,14 +101,7 @@ PICTURES = {
         figure="rate",
         show=lambda rate: rate,
         form="{:,.0f}",
-        labels={
-            "embedwire defaults": "embedwire",
-            "langchain-openai async defaults": "langchain-openai",
-            "baseten async defaults": "baseten",
-            "llama-index-openai-like async defaults": "llama-index-openai-like",
-            "openai async": "openai, 8 requests of 32",
-            "blog post": "the blog post's client",
-        },
+        labels=BY_DEFAULT,
     ),
     "memory": Picture(
         title="Peak MB for 20,000 vectors of 4 kB (less is better)",

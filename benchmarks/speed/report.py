@@ -38,8 +38,8 @@ texts and 8 are in flight.
 The server is a mock on the same machine that answers with bytes made beforehand; what it took itself stands beside.
 When it answers is decided by models of servers (`benchmarks/speed/models.py`); those of infinity and llama.cpp come
 to what was measured on real ones within 20 %, but for a query beside requests of 16 texts, which waits up to twice as
-long at the model (`tests/tools/test_benchmarks.py`). llama.cpp itself and the bundled server run with their models on
-this machine's CPU, and are looked at by nearest vectors.
+long at the model (`tests/tools/test_benchmark_models.py`). llama.cpp itself and the bundled server run with their
+models on this machine's CPU, and are looked at by nearest vectors.
 
 The best fixed numbers are found in simulated time over all pairs of 1 to 128 texts and 1 to 128 requests; the best
 four of those are tried in truth. For 50,000 texts, and 2,000 at real

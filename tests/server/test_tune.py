@@ -13,8 +13,8 @@ import pytest
 
 from embedwire import EmbeddingClient
 from embedwire._servers import known
+from embedwire._servers.bounds import START
 from embedwire._servers.sizes import Sizing
-from embedwire._servers.steps import START
 from embedwire.testing import Answer, EmbeddingServer, Request
 from tests.helpers import in_simulated_time
 
@@ -89,6 +89,13 @@ def simulated(server: dict[str, Any], **options: Any) -> tuple[float, list[int],
     return in_simulated_time(run(server, **options))
 
 
+def silent(count: int) -> EmbeddingServer:
+    """The usual server with so many slots, of which it tells nothing."""
+    return EmbeddingServer(
+        dimensions=2, latency=0.02, latency_per_text=0.002, slots=count, server_header=None
+    )
+
+
 def found(client: EmbeddingClient) -> tuple[int, int | None]:
     """The texts per request that were found, and the most that the server is held to take."""
     settings = client.__getstate__()
@@ -159,9 +166,7 @@ def test_the_server_info_shows_the_sizes_in_use() -> None:
 
     async def job() -> list[tuple[int | None, int | None]]:
         async with (
-            EmbeddingServer(
-                dimensions=2, latency=0.02, latency_per_text=0.002, slots=4, server_header=None
-            ) as server,
+            silent(4) as server,
             EmbeddingClient(server.url, model="m") as client,
             EmbeddingClient(server.url, model="m", batch_size=7, concurrency=3) as fixed,
         ):
@@ -181,9 +186,7 @@ def test_few_texts_are_spread() -> None:
 
     async def job() -> list[int]:
         async with (
-            EmbeddingServer(
-                dimensions=2, latency=0.02, latency_per_text=0.002, slots=4, server_header=None
-            ) as server,
+            silent(4) as server,
             EmbeddingClient(server.url, model="m") as client,
         ):
             await client.embed_array(TEXTS)
@@ -211,9 +214,7 @@ def test_a_stream_finds_its_sizes_too() -> None:
 
     async def job() -> list[int]:
         async with (
-            EmbeddingServer(
-                dimensions=2, latency=0.02, latency_per_text=0.002, slots=16, server_header=None
-            ) as server,
+            silent(16) as server,
             EmbeddingClient(server.url, model="m", encoding="float") as client,
         ):
             async for _ in client.stream(TEXTS):
@@ -267,9 +268,7 @@ def test_a_crowd_of_queries_finds_its_size_too() -> None:
 
     async def crowd() -> float:
         async with (
-            EmbeddingServer(
-                dimensions=2, latency=0.02, latency_per_text=0.002, slots=4, server_header=None
-            ) as server,
+            silent(4) as server,
             EmbeddingClient(server.url, model="m", encoding="float") as client,
         ):
             await client.embed_query("first")

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from embedwire import BatchLimits, RateLimit
+from embedwire._servers.bounds import START, Bounds, Sizes
 from embedwire._servers.facts import ServerFacts
 from embedwire._servers.kinds import KINDS, Told
 from embedwire._servers.sizes import (
@@ -25,7 +26,6 @@ from embedwire._servers.sizes import (
     max_reply,
 )
 from embedwire._servers.slots import Wish
-from embedwire._servers.steps import START, Bounds, Sizes
 from embedwire._servers.tried import Found
 from embedwire._servers.tuner import Tuner
 from tests.unit.arguments import form

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from embedwire._servers.bounds import MOST_REQUESTS, START, STEPS, Bounds, Sizes, Step
 from embedwire._servers.meter import Meter, Round
-from embedwire._servers.steps import MOST_REQUESTS, START, STEPS, Bounds, Sizes, Step
 from embedwire._servers.tried import (
     AS_GOOD,
     AS_GOOD_FOR_QUERIES,

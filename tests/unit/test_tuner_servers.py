@@ -9,12 +9,12 @@ import pytest
 from benchmarks.speed.kinds import KINDS
 from benchmarks.speed.measured import LLAMA_LONE
 from benchmarks.speed.models import Behaviour, LlamaCpp, Server
+from benchmarks.speed.simulation import Fixed
 from benchmarks.speed.texts import texts
 from benchmarks.speed.waiting import EVERY
-from embedwire._servers.steps import Sizes
-from tests.unit.simulation import Outcome, Simulation, tuner
+from tests.unit.simulation import Tuned, WorkFirst
 
-GRID = [Sizes(batch, many) for batch in (1, 5, 16, 32, 64, 128) for many in (1, 2, 4, 8, 16, 32, 64)]
+GRID = [Fixed(batch, many) for batch in (1, 5, 16, 32, 64, 128) for many in (1, 2, 4, 8, 16, 32, 64)]
 REFUSING = {
     "capped",
     "error500",
@@ -53,19 +53,20 @@ def made(name: str) -> Server:
 
 
 @cache
-def ranked(name: str, count: int) -> list[tuple[float, Sizes]]:
+def ranked(name: str, count: int) -> list[tuple[float, Fixed]]:
     """The best fixed sizes first, with the seconds that they take."""
     tried = GRID if count <= 5_000 else [sizes for _, sizes in ranked(name, 5_000)[:3]]
     todo = lengths(count, mixed=MODELS[name].mixed)
-    seconds = {sizes: Simulation(made(name), todo, sizes).run().seconds for sizes in tried}
+    seconds = {sizes: WorkFirst(made(name), todo, sizes).run().seconds for sizes in tried}
     return sorted(((took, sizes) for sizes, took in seconds.items()), key=lambda one: one[0])
 
 
-def found(name: str, count: int) -> Outcome:
-    """With sizes that find themselves."""
+def found(name: str, count: int) -> tuple[float, int]:
+    """With sizes that find themselves: the seconds, and the most texts that were in flight."""
     server = made(name)
+    sizes = Tuned(server.total_slots)
     todo = lengths(count, mixed=MODELS[name].mixed)
-    return Simulation(server, todo, tuner(server.total_slots)).run()
+    return WorkFirst(server, todo, sizes).run().seconds, sizes.peak
 
 
 @pytest.mark.parametrize(
@@ -80,7 +81,7 @@ def found(name: str, count: int) -> Outcome:
 def test_near_the_best_fixed_sizes(name: str, count: int) -> None:
     """The search included, a job takes not much longer than with the sizes that are best for it."""
     limit, _ = MISSED.get((name, count), (MODELS[name].limits[count], ""))
-    assert found(name, count).seconds <= limit * ranked(name, count)[0][0]
+    assert found(name, count)[0] <= limit * ranked(name, count)[0][0]
 
 
 @pytest.mark.slow
@@ -88,19 +89,20 @@ def test_near_the_best_fixed_sizes(name: str, count: int) -> None:
 def test_no_ratchet_in_a_long_job(name: str) -> None:
     """In 50,000 texts the sizes do not sink, and the search costs next to nothing."""
     limit, _ = MISSED.get((name, 50_000), (MODELS[name].limits[50_000], ""))
-    assert found(name, 50_000).seconds <= limit * ranked(name, 50_000)[0][0]
+    assert found(name, 50_000)[0] <= limit * ranked(name, 50_000)[0][0]
 
 
 def test_infinity_stands_within_500_texts() -> None:
     """At a server with dynamic batching the texts in flight are hundreds before 500 are done."""
-    assert found("infinity", 1_000).peak >= 400
+    assert found("infinity", 1_000)[1] >= 400
 
 
 @pytest.mark.parametrize("slots", [1, 4, 16, 32])
 def test_llama_cpp_gets_two_texts_for_each_slot(slots: int) -> None:
     """Never more are in flight at llama.cpp than two for each slot, or the twenty that any server may get."""
-    outcome = Simulation(LlamaCpp(slots), lengths(3_000, mixed=False), tuner(slots)).run()
-    assert outcome.peak <= max(2 * slots, 20)
+    sizes = Tuned(slots)
+    WorkFirst(LlamaCpp(slots), lengths(3_000, mixed=False), sizes).run()
+    assert sizes.peak <= max(2 * slots, 20)
 
 
 @pytest.mark.parametrize("slots", [4, 16, 32])
@@ -108,11 +110,11 @@ def test_queries_beside_bulk(slots: int) -> None:
     """A query beside bulk waits at most four times as long as a lone one, and bulk is nearly as fast as it can be."""
     todo = lengths(3_000, mixed=False)
     best = min(
-        Simulation(LlamaCpp(slots), todo, sizes, EVERY).run().seconds
+        WorkFirst(LlamaCpp(slots), todo, sizes, query_every=EVERY).run().seconds
         for sizes in GRID
-        if sizes.in_flight <= 8 * slots
+        if sizes.batch * sizes.concurrency <= 8 * slots
     )
-    outcome = Simulation(LlamaCpp(slots), todo, tuner(slots), EVERY).run()
+    outcome = WorkFirst(LlamaCpp(slots), todo, Tuned(slots), query_every=EVERY).run()
     assert outcome.p50 <= 4 * LLAMA_LONE
     # With four slots a request more or less is a tenth of the rate; on a GPU two texts for each had 0.98.
     assert outcome.seconds <= best / (0.85 if slots == 4 else 0.93)
@@ -121,5 +123,5 @@ def test_queries_beside_bulk(slots: int) -> None:
 def test_queries_beside_bulk_on_a_cpu() -> None:
     """Where all the time is the texts', so little is in flight that a query waits for few others."""
     server = LlamaCpp(4, turn=0.0005, per_text=0.010, outside=0.004)
-    outcome = Simulation(server, lengths(1_500, mixed=False), tuner(4), EVERY).run()
+    outcome = WorkFirst(server, lengths(1_500, mixed=False), Tuned(4), query_every=EVERY).run()
     assert outcome.p50 <= 5 * 0.0147

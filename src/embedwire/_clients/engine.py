@@ -134,9 +134,8 @@ class Engine:
             ledger=self._ledger,
         )
         self._calls[future] = call
-        future.add_done_callback(
-            self._done
-        )  # which does not hold the call: only the collector would free the two
+        # Which does not hold the call: only the garbage collector would free the two.
+        future.add_done_callback(self._done)
 
     def _done(self, future: Future) -> None:
         """A call is over, from any thread; one whose caller is gone is withdrawn."""

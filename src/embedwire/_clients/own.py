@@ -94,7 +94,9 @@ class EmbeddingClient(Client):
             InputError: The text is not a str, or not valid Unicode; nothing was sent.
             RequestError: It got no vector.
         """
-        vector: list[float] = (await self._embed([check_text(text)], "query", time.monotonic()))[0].tolist()
+        begun = time.monotonic()
+        vectors = await self._embed([check_text(text)], "query", begun)
+        vector: list[float] = vectors[0].tolist()
         return vector
 
     async def embed_array(self, texts: list[str], kind: Kind = "document") -> NDArray[np.float32]:

@@ -81,16 +81,16 @@ class SharedEmbeddingClient(Client):
 
     def embed_query(self, text: str) -> list[float]:
         """As `EmbeddingClient.embed_query`; blocks this thread."""
-        vector: list[float] = self._bridge.wait(self._submit([check_text(text)], "query", time.monotonic()))[
-            0
-        ].tolist()
+        begun = time.monotonic()
+        vectors = self._bridge.wait(self._submit([check_text(text)], "query", begun))
+        vector: list[float] = vectors[0].tolist()
         return vector
 
     async def aembed_query(self, text: str) -> list[float]:
         """As `EmbeddingClient.embed_query`."""
-        vector: list[float] = (await self._submit_async([check_text(text)], "query", time.monotonic()))[
-            0
-        ].tolist()
+        begun = time.monotonic()
+        vectors = await self._submit_async([check_text(text)], "query", begun)
+        vector: list[float] = vectors[0].tolist()
         return vector
 
     def embed_array(self, texts: list[str], kind: Kind = "document") -> NDArray[np.float32]:

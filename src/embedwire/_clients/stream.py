@@ -24,9 +24,9 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, TypeVar
 from embedwire._clients.reader import read_in_thread
 from embedwire._clients.texts import check_text_at
 from embedwire._http.steps import PATIENCE
+from embedwire._servers.bounds import START
 from embedwire._servers.known import sizing
 from embedwire._servers.sizes import STREAM_CHUNK, FormSizes
-from embedwire._servers.steps import START
 from embedwire._settings.checks import shown
 from embedwire._settings.options import Kind
 from embedwire._settings.settings import Settings

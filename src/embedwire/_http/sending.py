@@ -75,9 +75,8 @@ class Sending:
                 if not lessons or not await self._helps(refused, job, slot, attempt):
                     raise
                 job = replace(job, history=replace(refused.history, failures=job.history.failures))
-                await self._turns.take(
-                    job.form, job.texts, job.kind, slot
-                )  # nobody reckoned with this request
+                # Nobody reckoned with this request.
+                await self._turns.take(job.form, job.texts, job.kind, slot)
             else:
                 if await self._holds(job, slot, attempt, vectors):
                     return vectors

@@ -9,9 +9,8 @@ from typing import TypeAlias, TypeVar
 
 T = TypeVar("T")
 
-Work: TypeAlias = Generator[
-    None, None, T
-]  # yields after each step, of a millisecond or two; returns its result
+# Yields after each step, of a millisecond or two; returns its result.
+Work: TypeAlias = Generator[None, None, T]
 
 PATIENCE = 0.005  # seconds of work on a loop, before others get their turn
 

@@ -165,16 +165,17 @@ class Dispatcher:
             batch = lane.take(kind, now, places)
             if batch is not None:
                 self._lanes.move_to_end(route)
-                self._start(batch, now)
+                self._start(batch, now, places)
                 return True
         return False
 
-    def _start(self, batch: Batch, now: float) -> None:
+    def _start(self, batch: Batch, now: float, places: int) -> None:
+        """Sends a batch, in one of so many places that are free."""
         lane, loop = batch.lane, asyncio.get_running_loop()
         batch.slot = self._slots.take(batch.kind)
-        held = not self._slots.free(batch.kind) or lane.closed_until(now) > now
+        all_taken = batch.full and (places == 1 or lane.closed_until(now) > now)
         sizes, window = lane.route.sizes, self._slots.window
-        batch.number = sizes.sent(batch.kind, batch.work, now, all_taken=batch.full and held, window=window)
+        batch.number = sizes.sent(batch.kind, batch.work, now, all_taken=all_taken, window=window)
         lane.under_way[batch.kind].add(batch)
         job = Job(
             form=lane.route.form,

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
 from dataclasses import replace
 
 from embedwire._http.records import Action, Fault, Matrix, Refused, Vectors
 from embedwire._http.reply import EMBED_AGAIN
+from embedwire._http.steps import Work
 from embedwire._queue.calls import CROWD, Calls, Steps
 from embedwire._queue.lane import Lane
 from embedwire._queue.records import Batch, Call, Item, Whole
@@ -39,7 +39,7 @@ def deliver(batch: Batch, vectors: Vectors, calls: Calls) -> Steps:
             yield
 
 
-def _places(batch: Batch) -> Generator[None, None, tuple[dict[Call, tuple[list[int], list[int]]], int]]:
+def _places(batch: Batch) -> Work[tuple[dict[Call, tuple[list[int], list[int]]], int]]:
     """By call, its rows and those of the matrix; and the characters, of each text once for each that wants it."""
     places: dict[Call, tuple[list[int], list[int]]] = {}
     total, last, rows, positions = 0, None, list[int](), list[int]()

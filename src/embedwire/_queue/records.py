@@ -233,6 +233,7 @@ class Batch:
         lane: Where they waited.
         kind: Queries or documents.
         items: The texts, in the order of the request.
+        chars: Characters in them.
         history: What happened to them before.
         since: Successes of the lane when they were sent first.
         wanted: Texts in it that somebody still wants.
@@ -250,6 +251,7 @@ class Batch:
     lane: Lane
     kind: Kind
     items: list[Item] = field(default_factory=list)
+    chars: int = 0
     history: History = NEW
     since: int = 0
     wanted: int = 0
@@ -266,6 +268,7 @@ class Batch:
     def add(self, item: Item) -> None:
         """Takes a wanted text in."""
         self.items.append(item)
+        self.chars += len(item.text)
         self.wanted += 1
         item.batch = self
 
@@ -273,11 +276,6 @@ class Batch:
     def texts(self) -> list[str]:
         """The texts, in the order of the request."""
         return [item.text for item in self.items]
-
-    @property
-    def chars(self) -> int:
-        """Characters in it."""
-        return sum(len(item.text) for item in self.items)
 
     @property
     def work(self) -> int:

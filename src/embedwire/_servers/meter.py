@@ -81,7 +81,7 @@ class Meter:
         number = next(self._numbers)
         self._open[number] = work
         self.in_flight += work
-        if all_taken and self._since is None and self._is_new():
+        if all_taken and not self.is_on and self._is_new():
             self._since, self._last, self._work, self._count = now, number, 0.0, 0
             self._at_start = self.in_flight
         elif all_taken and self._last == math.inf:

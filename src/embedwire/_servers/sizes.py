@@ -6,11 +6,11 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import TypeAlias
 
+from embedwire._servers.bounds import MOST_REQUESTS, START, Bounds, Sizes
 from embedwire._servers.facts import ServerFacts
 from embedwire._servers.lengths import Lengths
 from embedwire._servers.pace import Window
 from embedwire._servers.slots import Wish
-from embedwire._servers.steps import MOST_REQUESTS, START, Bounds, Sizes
 from embedwire._servers.tried import Found
 from embedwire._servers.tuner import Tuner, nothing_found
 from embedwire._settings.options import BatchLimits, Kind, RateLimit
@@ -105,9 +105,8 @@ class Cap:
             self._rest = max(REST_LEAST, self._rest // 2)
 
     def _back_to(self, most: int) -> None:
-        if self._trying or (
-            self.most is not None and self._good >= self._rest
-        ):  # a larger one was tried, in vain
+        was_due = self.most is not None and self._good >= self._rest
+        if self._trying or was_due:  # a larger one was tried, in vain
             self._rest = min(REST_MOST, self._rest * 2)
         self.most, self._suspected, self._good, self._trying = most, None, 0, False
 
@@ -215,7 +214,9 @@ class FormSizes:
         self.tuners: dict[Kind, Tuner] = {}
         if tuners is not None:
             for kind, choice in self._choices.items():
-                self.tuners[kind] = tuners.get(choice) or tuners.setdefault(choice, self._tuner(kind, choice))
+                if choice not in tuners:
+                    tuners[choice] = self._tuner(kind, choice)
+                self.tuners[kind] = tuners[choice]
 
     def _tuner(self, kind: Kind, choice: Choice) -> Tuner:
         found, bounds = self.sizing.found, partial(self._scope.bounds, kind)

@@ -30,10 +30,6 @@ LONG = 0.25  # seconds that a request may take where it is not known how long su
 LINGER_MOST = 60.0  # seconds that a request which nobody waits for any more counts as in flight
 
 
-def _default() -> Wish:
-    return Wish.of(DEFAULT_CONCURRENCY)
-
-
 class Slots:
     """The requests in flight at one server from one loop, whoever sends them.
 
@@ -57,12 +53,12 @@ class Slots:
 
     def free(self, kind: Kind) -> int:
         """How many more requests of a kind may be sent: by the smallest wish, or less where the server had trouble."""
-        documents = most = self.window.allowed or sys.maxsize
-        for wish in self._wishes.values() or (_default,):
-            wanted = wish()
-            documents, most = min(documents, wanted.documents), min(most, wanted.all)
+        wishes = [wish() for wish in self._wishes.values()] or [Wish.of(DEFAULT_CONCURRENCY)]
+        most = min(*(wish.all for wish in wishes), self.window.allowed or sys.maxsize)
         left = most - self.in_flight
-        return max(0, left if kind == "query" else min(left, documents - self.documents))
+        if kind == "document":
+            left = min(left, *(wish.documents - self.documents for wish in wishes))
+        return max(0, left)
 
     def enlist(self, who: object, wish: Callable[[], Wish]) -> None:
         """Somebody has work here, and wants at most so many requests in flight."""

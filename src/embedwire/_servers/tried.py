@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from embedwire._servers.steps import Sizes, Step
+from embedwire._servers.bounds import Sizes, Step
 
 AS_GOOD, AS_GOOD_FOR_QUERIES = 0.98, 0.97  # of the best rate
 AS_GOOD_LEAST = 0.97  # where the rates differ among themselves by more than that
@@ -125,7 +125,7 @@ class Found:
         sizes: The kept sizes.
         now: The sizes that hold now, which may be a trial's.
         slow_start: Steps of it that still pay.
-        work: See `Tuner`.
+        work: See `Load`.
     """
 
     nature: object

@@ -18,8 +18,8 @@ import math
 from collections.abc import Callable
 from dataclasses import replace
 
+from embedwire._servers.bounds import MOST_REQUESTS, STEPS, Bounds, Sizes, Step
 from embedwire._servers.meter import Meter, Round
-from embedwire._servers.steps import MOST_REQUESTS, STEPS, Bounds, Sizes, Step
 from embedwire._servers.tried import Found, Load, Tolerance, Tried
 from embedwire._settings.options import Kind
 
@@ -34,17 +34,10 @@ MOST_DOUBLINGS = 4  # of the first rest, before what failed is tried again
 # seconds; a few requests more or less must not count.
 SHORT, LONG = (0.0, 0, 0.0), (0.1, 32, 0.5)
 
-
 SLOW_START = (Step.BOTH, Step.LARGER, Step.MORE)  # each as often as it pays
 NEIGHBOURS = (Step.FEWER, Step.LARGER, Step.SMALLER, Step.MORE)
-CHECKS = (
-    Step.FEWER,
-    Step.MORE,
-    Step.LARGER,
-    Step.MORE,
-    Step.SMALLER,
-    Step.MORE,
-)  # in turn, one after each rest
+# In turn, one after each rest.
+CHECKS = (Step.FEWER, Step.MORE, Step.LARGER, Step.MORE, Step.SMALLER, Step.MORE)
 
 
 def nothing_found(kind: Kind, bounds: Bounds) -> Found:

@@ -41,9 +41,8 @@ class Sizes:
 
 
 PER_SLOT = 2  # texts in flight for each slot of a server: one that it works on, and one to go on with
-PER_REQUEST_OF_MANY = (
-    16  # texts in flight at a server with many slots, for each request that may be in flight
-)
+# Texts in flight at a server with many slots, for each request that may be in flight.
+PER_REQUEST_OF_MANY = 16
 # Documents: the batch that kept the first llama.cpp server alive, and as many requests as a server with one slot has
 # threads for. Queries are short, and wait together only when many ask at once.
 START: dict[Kind, Sizes] = {"document": Sizes(5, 4), "query": Sizes(32, 4)}
