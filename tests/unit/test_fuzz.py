@@ -90,7 +90,7 @@ class TestDecoding:
             fuzzing.reply([[1.0]]): np.array([[1]], dtype=np.float32),
         }
         for body, matrix in wrong.items():
-            decoded = Decoded(matrix=matrix, base64=False, tokens=None, model=None)
+            decoded = Decoded(matrix=matrix, base64=False, tokens=None, model=None, zeros=0)
             monkeypatch.setattr(fuzzing, "decode", lambda *_, decoded=decoded, **__: decoded)
             with pytest.raises(AssertionError):
                 fuzzing.check_decode(body, 2)

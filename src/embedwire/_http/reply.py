@@ -68,12 +68,14 @@ class Decoded:
         base64: Whether they came in base64.
         tokens: Tokens that the server counted, where it tells.
         model: The model that it names.
+        zeros: Vectors that hold nothing but zeros.
     """
 
     matrix: Matrix = field(repr=False)
     base64: bool
     tokens: int | None
     model: str | None
+    zeros: int
 
 
 def decode(body: bytes, count: int, *, width: int | None = None, cut: Cut | None = None) -> Decoded:
@@ -102,8 +104,8 @@ def decode(body: bytes, count: int, *, width: int | None = None, cut: Cut | None
             misread=base64,
             cure=OF_FLOAT32 if base64 else f"The model was exchanged, it seems. {EMBED_AGAIN}",
         )
-    _check_numbers(matrix, coded)
-    return _decoded_as(matrix, reply, base64=base64)
+    zeros = _check_numbers(matrix, coded)
+    return _decoded_as(matrix, reply, base64=base64, zeros=zeros)
 
 
 def _of_cut(cut: Cut, count: int, width: int | None) -> Decoded | None:
@@ -117,13 +119,13 @@ def _of_cut(cut: Cut, count: int, width: int | None) -> Decoded | None:
         matrix = _joined(vectors) if cut.base64 else np.stack(vectors)
         if width is not None and matrix.shape[1] != width:
             return None
-        _check_numbers(matrix, [cut.base64] * count)
+        zeros = _check_numbers(matrix, [cut.base64] * count)
     except ContractBroken:
         return None  # what is wrong is for the whole contract to say
-    return _decoded_as(matrix, reply, base64=cut.base64)
+    return _decoded_as(matrix, reply, base64=cut.base64, zeros=zeros)
 
 
-def _decoded_as(matrix: Matrix, reply: dict[str, Any], *, base64: bool) -> Decoded:
+def _decoded_as(matrix: Matrix, reply: dict[str, Any], *, base64: bool, zeros: int) -> Decoded:
     usage, model = reply.get("usage"), reply.get("model")
     tokens = usage.get("prompt_tokens") if isinstance(usage, dict) else None
     return Decoded(
@@ -131,6 +133,7 @@ def _decoded_as(matrix: Matrix, reply: dict[str, Any], *, base64: bool) -> Decod
         base64=base64,
         tokens=tokens if type(tokens) is int and tokens >= 0 else None,
         model=model if isinstance(model, str) and is_unicode(model) else None,
+        zeros=zeros,
     )
 
 
@@ -140,10 +143,7 @@ def parse(body: bytes) -> dict[str, Any]:
     Raises:
         ContractBroken: It is no JSON, no object, or an error after all.
     """
-    reply = _parsed(body)
-    _check_frame(reply)
-    checked: dict[str, Any] = reply
-    return checked
+    return _checked(_parsed(body))
 
 
 def _parsed(body: bytes) -> Any:
@@ -163,16 +163,15 @@ def _framed(body: bytes) -> dict[str, Any]:
     reply = _parsed(body)
     if _is_list_of_items(reply):
         reply = {"data": reply}
-    _check_frame(reply)
-    framed: dict[str, Any] = reply
-    return framed
+    return _checked(reply)
 
 
-def _check_frame(reply: Any) -> None:
+def _checked(reply: Any) -> dict[str, Any]:
     if not isinstance(reply, dict):
         raise ContractBroken(f"a reply that is no JSON object but a {type(reply).__name__}")
     if not _says_nothing(reply.get("error")):
         raise ContractBroken("a success status with an error in the reply")
+    return reply
 
 
 def _says_nothing(error: Any) -> bool:
@@ -255,10 +254,9 @@ def _from_numbers(rows: list[Any], body: bytes) -> Matrix:
         if b"true" in body or b"false" in body:
             _refuse_booleans(rows)
         try:
+            # A sum fails on a string: numpy would make every cell as wide as the longest one.
             for row in rows:
-                sum(
-                    row
-                )  # fails on what is no number: numpy would make every cell as wide as the longest string
+                sum(row)
             matrix = np.array(rows)
         except (TypeError, ValueError, OverflowError):  # also rows of several widths
             pass
@@ -335,12 +333,14 @@ def _refuse_booleans(rows: list[Any]) -> None:
             raise ContractBroken("a bool among the numbers of a vector", position=position)
 
 
-def _check_numbers(matrix: Matrix, coded: list[bool]) -> None:
+def _check_numbers(matrix: Matrix, coded: list[bool]) -> int:
+    """Raises where numbers cannot be a vector's; how many vectors hold nothing but zeros."""
     peaks = np.abs(matrix).max(axis=1)  # NaN where there is one
     if peaks.min() >= SMALL and peaks.max() <= LARGE:
-        return
+        return 0
     if any(coded) and not plausible(peaks[coded]):
         raise ContractBroken(NOT_FLOAT32, misread=True, cure=OF_FLOAT32)
     finite = np.isfinite(peaks)
     if not finite.all():
         raise ContractBroken("a vector with NaN, infinity or null in it", position=int(np.argmin(finite)))
+    return len(peaks) - int(np.count_nonzero(peaks))

@@ -13,7 +13,7 @@ from embedwire._http.dimensions import fit
 from embedwire._http.exchange import Request
 from embedwire._http.fields import REFUSALS
 from embedwire._http.place import Place
-from embedwire._http.records import NEW, Action, Fault, Job, Matrix, Refused, Vectors
+from embedwire._http.records import NEW, Action, Fault, Job, Refused, Vectors
 from embedwire._http.serving import Serving
 from embedwire._http.transport import Transport
 from embedwire._http.turns import Turns
@@ -164,7 +164,7 @@ class Sending:
         matrix = done.result.matrix
         self._warn_of_cut(job, matrix.shape[1])
         matrix = fit(matrix, job.form.dimensions)
-        _warn_of_zeros(self._url, matrix)
+        _warn_of_zeros(self._url, done.result.zeros, len(matrix))
         return Vectors(
             matrix=matrix,
             seconds=done.seconds,
@@ -188,9 +188,6 @@ class Sending:
         )
 
 
-def _warn_of_zeros(url: str, matrix: Matrix) -> None:
-    if matrix[:, 0].all():  # so seldom not that a look at the first numbers saves one at all
-        return
-    zeros = len(matrix) - int(matrix.any(axis=1).sum())
+def _warn_of_zeros(url: str, zeros: int, texts: int) -> None:
     if zeros:
-        logger.warning("%s gave %d of %d texts a vector of zeros only", url, zeros, len(matrix))
+        logger.warning("%s gave %d of %d texts a vector of zeros only", url, zeros, texts)

@@ -10,7 +10,6 @@ import select
 import socket
 import ssl
 import urllib.request
-import weakref
 from collections.abc import Callable
 from contextvars import ContextVar
 from functools import partial
@@ -43,20 +42,20 @@ class Lives:
 
     def __init__(self) -> None:
         # Each with what looks whether something has come on it, and the life in which it was made.
-        self.connections: weakref.WeakKeyDictionary[Any, tuple[Callable[[], Any], int]] = (
-            weakref.WeakKeyDictionary()
-        )
+        self.connections: dict[Any, tuple[Callable[[], Any], int]] = {}
         self._met = False
         self._announced = False
         self._number = 0
 
     def now(self) -> int:
         """Grows, too, when all connections are gone, which nobody announced."""
-        left = any(protocol.is_connected() for protocol in self.connections)
-        if self._met and not left:
+        for protocol in self.connections:
+            if protocol.is_connected():
+                self._announced = False
+                return self._number
+        if self._met:
             self._met = False
             self._number += not self._announced
-        self._announced = self._announced and not left
         return self._number
 
     def announced(self) -> None:
@@ -68,8 +67,10 @@ class Lives:
         self._number += 1
 
     def add(self, protocol: Any) -> int:
-        """There is a new connection; the life that it belongs to."""
+        """There is a new connection; the life that it belongs to. Those that have ended are forgotten."""
         number = self.now()
+        for ended in [one for one in self.connections if not one.is_connected()]:
+            del self.connections[ended]
         self.connections[protocol] = _watch(protocol), number
         self._met, self._announced = True, False  # what was announced was another one's end
         return number

@@ -53,11 +53,13 @@ class ServerFacts:
 
     def met(self, headers: Mapping[str, str]) -> None:
         """It answered an embedding request well, with these headers."""
-        if self.is_changed(headers) and self.changes < MOST_CHANGES:
+        kind = recognised(headers)
+        software = _software(headers, kind)
+        if self._met and self.software != software and self.changes < MOST_CHANGES:
             self.changes += 1
             self.forget()
-        self.software, self._met = _software(headers), True
-        self.kind = recognised(headers) or self.listed
+        self.software, self._met = software, True
+        self.kind = kind or self.listed
 
     def lists(self, models: Iterable[str], owners: Iterable[str]) -> None:
         """It told which models it has, and whose they are."""
@@ -67,7 +69,7 @@ class ServerFacts:
 
     def is_changed(self, headers: Mapping[str, str]) -> bool:
         """Whether these are the headers of other software than before."""
-        return self._met and self.software != _software(headers)
+        return self._met and self.software != _software(headers, recognised(headers))
 
     def forget(self) -> None:
         """It may have been restarted, with other settings."""
@@ -160,6 +162,5 @@ def _bare(name: str) -> str:
     return name.casefold().removesuffix(":latest")
 
 
-def _software(headers: Mapping[str, str]) -> str | None:
-    kind = recognised(headers)
+def _software(headers: Mapping[str, str], kind: ServerKind | None) -> str | None:
     return headers.get("server") or (kind.name if kind is not None else None)  # TEI has no Server header
