@@ -7,6 +7,7 @@ python -m benchmarks.faults --only NaN --clients openai         # some of it, pr
 from __future__ import annotations
 
 import argparse
+import contextlib
 import multiprocessing
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -14,7 +15,7 @@ from itertools import product
 from pathlib import Path
 
 from benchmarks.faults.clients import DOORS, Options
-from benchmarks.faults.report import Cell, report
+from benchmarks.faults.report import Cell, applies, report
 from benchmarks.faults.row import Row
 from benchmarks.faults.rows import TABLE
 from benchmarks.faults.rules import KEY, NETRC, Seen
@@ -33,13 +34,16 @@ processes.set_forkserver_preload(["benchmarks.faults.worker"])
 
 def run(row: Row, door: str) -> Seen:
     """One cell: a fresh server, a fresh process with the client."""
-    if row.concurrency is not None and not DOORS[door].limits_concurrency:
+    if not applies(row, DOORS[door]):
         return Seen(did=Observed())
-    with EmbeddingServer() as elsewhere, row.serve(elsewhere.url) as server:
+    with contextlib.ExitStack() as stack:
+        elsewhere = stack.enter_context(EmbeddingServer())
+        server, *beside = [stack.enter_context(serve(elsewhere.url)) for serve in (row.serve, *row.beside)]
         if row.gone:
             server.stop()
         options = Options(
             url=server.url,
+            others=(*(other.url for other in beside), *row.urls, *[server.url] * row.twice),
             key=None if row.key_from_environment and DOORS[door].key_variable else KEY,
             timeout=row.timeout,
             retries=row.retries,
@@ -67,7 +71,7 @@ def run(row: Row, door: str) -> Seen:
             did=observed,
             expected=row.expected,
             off=row.off,
-            requests=list(server.requests),
+            requests=[request for one in (server, *beside) for request in one.requests],
             elsewhere=list(elsewhere.requests),
             peak=server.peak_in_flight,
             over=over,

@@ -6,11 +6,18 @@ import asyncio
 import importlib
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 from urllib.parse import parse_qsl
 
-from baseten_performance_client import PerformanceClient, RequestProcessingPreference
+from baseten_performance_client import (
+    Endpoint,
+    EndpointPool,
+    HttpClientWrapper,
+    PerformanceClient,
+    RequestProcessingPreference,
+)
 from langchain_openai import OpenAIEmbeddings
+from litellm import Router
 from llama_index.embeddings.openai_like import OpenAILikeEmbedding
 from openai import AsyncOpenAI, OpenAI
 
@@ -31,6 +38,7 @@ class Options:
 
     Attributes:
         url: The server, without `/v1`.
+        others: Further servers of the same model.
         key: The key; None: the client finds it in the environment.
         timeout: Seconds for a request.
         retries: Repeats of a request.
@@ -56,6 +64,7 @@ class Options:
     prefix: str | None = None
     query: str = ""
     trust_env: bool = False
+    others: tuple[str, ...] = ()
 
     @property
     def headers(self) -> dict[str, str] | None:
@@ -81,6 +90,7 @@ class Door:
         label: Its name among the doors of that column.
         key_variable: Where it looks for a key; None: nowhere.
         limits_concurrency: Whether there is an option for the requests in flight.
+        servers: How many it can be made with.
         client: What a user of the package holds in hands.
     """
 
@@ -88,6 +98,7 @@ class Door:
     label: ClassVar[str]
     key_variable: ClassVar[str | None] = "OPENAI_API_KEY"
     limits_concurrency: ClassVar[bool] = False
+    servers: ClassVar[Literal["one", "several", "any"]] = "one"
     client: Any
 
     def __init__(self, options: Options) -> None:
@@ -125,7 +136,7 @@ class Door:
 
 class EmbedwireLangChain(Door):
     column, label, key_variable = "embedwire", "LangChain", "EMBEDWIRE_API_KEY"
-    limits_concurrency = True
+    limits_concurrency, servers = True, "any"
 
     def make(self) -> Any:
         return EmbedwireEmbeddings(model=self.options.model, **_for_embedwire(self.options))
@@ -145,7 +156,7 @@ class EmbedwireLangChain(Door):
 
 class EmbedwireLlamaIndex(Door):
     column, label, key_variable = "embedwire", "LlamaIndex", "EMBEDWIRE_API_KEY"
-    limits_concurrency = True
+    limits_concurrency, servers = True, "any"
 
     def make(self) -> Any:
         return EmbedwireEmbedding(model_name=self.options.model, **_for_embedwire(self.options))
@@ -166,7 +177,7 @@ class EmbedwireLlamaIndex(Door):
 
 class EmbedwireAsync(Door):
     column, label, key_variable = "embedwire", "EmbeddingClient", "EMBEDWIRE_API_KEY"
-    limits_concurrency = True
+    limits_concurrency, servers = True, "any"
 
     def make(self) -> Any:
         self._loop = asyncio.new_event_loop()
@@ -288,10 +299,19 @@ class OpenAISDK(Door):
 class Baseten(Door):
     column = label = "baseten-performance-client"
     key_variable = "BASETEN_API_KEY"
-    limits_concurrency = True
+    limits_concurrency, servers = True, "any"
 
     def make(self) -> Any:
-        return PerformanceClient(**_set(base_url=self.options.base_url(""), api_key=self.options.key))
+        o = self.options
+        if not o.others:
+            return PerformanceClient(**_set(base_url=o.base_url(""), api_key=o.key))
+        wrapper = HttpClientWrapper(http_version=1)
+        endpoints = [Endpoint(url, o.key or "", wrapper) for url in (o.base_url(""), *o.others)]
+        return PerformanceClient(
+            **_set(base_url=o.base_url(""), api_key=o.key),
+            client_wrapper=wrapper,
+            endpoint_pool=EndpointPool(endpoints),
+        )
 
     def embed(self, client: Any, texts: list[str]) -> Any:
         return client.embed(texts, **self._asked()).numpy().tolist()
@@ -315,9 +335,32 @@ class Baseten(Door):
         return RequestProcessingPreference(**chosen) if chosen else None
 
 
+class LiteLLM(Door):
+    column = label = "litellm"
+    servers = "several"
+
+    def make(self) -> Any:
+        o = self.options
+        models = [
+            {
+                "model_name": o.model,
+                "litellm_params": _set(model=f"openai/{o.model}", api_base=f"{url}/v1", api_key=o.key),
+            }
+            for url in (o.url, *o.others)
+        ]
+        return Router(model_list=models, **_set(timeout=o.timeout, num_retries=o.retries))
+
+    def embed(self, client: Any, texts: list[str]) -> Any:
+        return [item["embedding"] for item in client.embedding(model=self.options.model, input=texts).data]
+
+    async def aembed(self, client: Any, texts: list[str]) -> Any:
+        reply = await client.aembedding(model=self.options.model, input=texts)
+        return [item["embedding"] for item in reply.data]
+
+
 def _for_embedwire(o: Options) -> dict[str, Any]:
     return _set(
-        base_url=o.base_url(""),
+        base_url=[o.base_url(""), *o.others] if o.others else o.base_url(""),
         api_key=o.key,
         timeout=o.timeout,
         max_retries=o.retries,
@@ -347,6 +390,7 @@ DOORS: dict[str, type[Door]] = {
         LlamaIndexOpenAILike,
         OpenAISDK,
         Baseten,
+        LiteLLM,
     )
 }
 
@@ -356,4 +400,5 @@ PACKAGES = {  # column → what is installed for it
     "llama-index openai-like": ["llama-index-embeddings-openai-like", "llama-index-embeddings-openai"],
     "openai": ["openai"],
     "baseten-performance-client": ["baseten-performance-client"],
+    "litellm": ["litellm"],
 }

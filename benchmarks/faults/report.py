@@ -45,8 +45,17 @@ USED = {
     "llama-index openai-like": "`OpenAILikeEmbedding.get_text_embedding_batch`",
     "openai": "`OpenAI().embeddings.create`, and `AsyncOpenAI` for `asyncio.run`; "
     "vectors are read as `[item.embedding for item in reply.data]`.",
-    "baseten-performance-client": "`PerformanceClient.embed`; vectors are read with `.numpy()`",
+    "baseten-performance-client": "`PerformanceClient.embed`, several servers as an `EndpointPool`; vectors are read "
+    "with `.numpy()`",
+    "litellm": "`Router.embedding`, where there are several servers",
 }
+
+
+def applies(row: Row, door: type[Door]) -> bool:
+    """Whether a client has the options that a row sets."""
+    if row.concurrency is not None and not door.limits_concurrency:
+        return False
+    return door.servers in ("any", "several" if row.several else "one")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,7 +69,7 @@ class Cell:
     @property
     def applies(self) -> bool:
         """Whether there was anything to see: not every client can be dumped, or told how many requests to send."""
-        if self.row.concurrency is not None and not self.door.limits_concurrency:
+        if not applies(self.row, self.door):
             return False
         return self.row.way != "dump" or not self.seen.ended or self.seen.did.shown is not None
 

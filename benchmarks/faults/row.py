@@ -24,6 +24,9 @@ class Row:
         rules: What must hold.
         note: What else a reader should know.
         serve: Makes the server.
+        beside: Make further servers, where the client is given a list.
+        urls: Further URLs in that list.
+        twice: The list names the server twice.
         calls: The texts of each call.
         way: How the client is used; see `worker.Job`.
         pause: Seconds between two calls.
@@ -44,6 +47,9 @@ class Row:
     rules: tuple[Rule, ...]
     note: str = ""
     serve: Serve = lambda elsewhere: EmbeddingServer()
+    beside: tuple[Serve, ...] = ()
+    urls: tuple[str, ...] = ()
+    twice: bool = False
     calls: tuple[list[str], ...] = (FOUR,)
     way: Way = "calls"
     pause: float = 0.0
@@ -62,3 +68,8 @@ class Row:
     debug: bool = False
     expected: Callable[[str], list[float]] = right_vector
     off: float = 0.0
+
+    @property
+    def several(self) -> bool:
+        """Whether the client is given a list of servers."""
+        return bool(self.beside or self.urls or self.twice)

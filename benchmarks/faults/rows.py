@@ -80,6 +80,7 @@ from benchmarks.faults.servers import (
     trickling,
     wide_vector,
 )
+from benchmarks.faults.several import SEVERAL
 from embedwire.testing import Answer, EmbeddingServer
 
 TABLE: dict[str, list[Row]] = {
@@ -546,4 +547,5 @@ TABLE: dict[str, list[Row]] = {
         ),
     ],
     **DIALECTS,
+    **SEVERAL,
 }
