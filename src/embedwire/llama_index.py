@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import pickle
 from typing import Any, ClassVar
 
@@ -102,6 +103,23 @@ class EmbedwireEmbedding(Options, BaseEmbedding):
                 "api_key or ssl cannot be pickled as it is; pass a str, a function of a module, or a path"
             ) from None
         return super().__getstate__()
+
+    async def aget_text_embedding_batch(
+        self,
+        texts: list[str],
+        show_progress: bool = False,
+        **kwargs: Any,
+    ) -> list[list[float]]:
+        """As the base class's, which tells of all batches at the end; here each is told of when it comes.
+
+        Each event checks each number of its vectors: for 60,000 texts at once that would stop the loop for seconds.
+        """
+        whole, size = super().aget_text_embedding_batch, self.embed_batch_size
+        if show_progress or self.num_workers or len(texts) <= size:
+            return await whole(texts, show_progress, **kwargs)
+        batches = [texts[at : at + size] for at in range(0, len(texts), size)]
+        done = await asyncio.gather(*(whole(batch, **kwargs) for batch in batches))
+        return [vector for vectors in done for vector in vectors]
 
     def _get_query_embedding(self, query: str) -> list[float]:
         return self._client.embed_query(query)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Iterator
 from contextlib import closing
 from typing import TYPE_CHECKING, Any
@@ -18,6 +19,7 @@ from pydantic import Field
 
 from embedwire import ConnectionFailed, Prompts, TextRefused
 from embedwire.llama_index import EmbedwireEmbedding
+from embedwire.testing import EmbeddingServer, vector
 from tests.frameworks.both import KEY, result_of
 from tests.servers import free_port
 
@@ -181,6 +183,33 @@ class TestEvents:
         truth.check(end.embeddings, llama, ["where"])
         assert KEY not in repr(recorder.events)
         assert KEY not in start.model_dump_json()
+
+    async def test_each_batch_in_a_step_of_its_own(
+        self, recorder: Recorder, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """No step of the caller's loop tells of more than one batch: each number of a batch is looked at for that."""
+        steps: list[int] = []
+        run, here = asyncio.Handle._run, threading.get_ident()
+
+        def told() -> int:
+            return sum(isinstance(event, EmbeddingEndEvent) for event in recorder.events)
+
+        def counted(handle: asyncio.Handle) -> None:
+            before = told()
+            run(handle)
+            if threading.get_ident() == here:
+                steps.append(told() - before)
+
+        texts = [f"text {number}" for number in range(40)]
+        with (
+            EmbeddingServer() as server,
+            closing(EmbedwireEmbedding(server.url, embed_batch_size=8)) as model,
+        ):
+            monkeypatch.setattr(asyncio.Handle, "_run", counted)
+            vectors = await model.aget_text_embedding_batch(texts)
+        assert vectors == [vector(text, 8) for text in texts]
+        assert max(steps) == 1
+        assert sum(steps) == 5
 
     def test_an_error_passes_through(self, recorder: Recorder) -> None:
         """An error reaches the caller as it was raised, though LlamaIndex marks it, and its events show no key."""
