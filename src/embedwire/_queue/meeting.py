@@ -226,7 +226,12 @@ class Meeting:
         self.pool.turn(member, "in use")
         if came_back is not None:
             logger.info("%s is in use again", member.route.server)
+        for other in self.pool.in_use:
+            ready = other.route.visitor.ready
+            if other is not member and ready.is_awaited:  # the last one was waited for
+                self.pool.turn(other, "set aside", ready.why_not().what)
         self._back(member)
+        self.tend()
 
     def _leave_out(self, member: Member, why: str) -> None:
         self.pool.turn(member, "left out", why)
