@@ -38,7 +38,7 @@ from embedwire._settings.options import (
     Timeouts,
     TooLong,
 )
-from embedwire._settings.servers import Servers, dumped_servers, from_environment
+from embedwire._settings.servers import Servers, dumped_servers, from_environment, loaded_servers
 from embedwire._settings.settings import MAX_QUEUED
 from embedwire.exceptions import InputError
 
@@ -194,7 +194,7 @@ class Options(BaseModel):
     @field_validator("base_url", mode="before")
     @classmethod
     def _here(cls, url: object) -> object:
-        return from_environment() if url is None else tuple(url) if isinstance(url, list) else url
+        return from_environment() if url is None else loaded_servers(url)
 
     @field_validator("api_key", mode="before")
     @classmethod

@@ -89,8 +89,7 @@ class Dispatcher:
             lane, texts, kind, future, deadline=deadline, offset=offset, normalize=normalize, ledger=ledger
         )
         self._calls.begin(call)
-        if pool.several:
-            self._several.of(pool).meeting.begin()
+        self._several.begin(pool)
         self._look()
         return call
 
@@ -174,8 +173,7 @@ class Dispatcher:
                 if moment > now:
                     self._alarm.set(moment)
                     continue
-                places = sum(free[one.route.slots] for one in members)
-                batch = lane.take(kind, now, places, member)
+                batch = lane.take(kind, now, sum(free[one.route.slots] for one in members), member)
                 if batch is not None:
                     self._lanes.move_to_end(pool)
                     self._start(batch, member, now, free[member.route.slots])

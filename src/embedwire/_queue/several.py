@@ -124,6 +124,11 @@ class Everyone:
             several = self._all[pool] = Several(pool, partial(self._back, pool), self._fail)
         return several
 
+    def begin(self, pool: Pool) -> None:
+        """There is work for a pool."""
+        if pool.several:
+            self.of(pool).meeting.begin()
+
     def tasks(self, pools: Iterable[Pool]) -> list[asyncio.Task[Any]]:
         """What is under way for some pools."""
         return [task for pool in pools if pool in self._all for task in self._all[pool].tasks()]

@@ -170,6 +170,17 @@ def fleet_of(
     return Fleet(targets=targets, weights=weights, same_model=least, hedge=when)
 
 
+def loaded_servers(base_url: Any) -> Any:
+    """``base_url`` as it was passed, or what a framework's dump made of it.
+
+    Raises:
+        InputError: A dump is wrong.
+    """
+    if isinstance(base_url, Mapping):
+        return _server_of(base_url)
+    return tuple(map(loaded_servers, base_url)) if isinstance(base_url, (list, tuple)) else base_url
+
+
 def dumped_servers(base_url: Any) -> Any:
     """``base_url`` for dumps: without user, password and key, and of a query only what names a version."""
     if isinstance(base_url, Server):
@@ -177,7 +188,7 @@ def dumped_servers(base_url: Any) -> Any:
         return url if base_url.weight == 1 else {"url": url, "weight": base_url.weight}
     if isinstance(base_url, str):
         return dumped(base_url)
-    return [dumped_servers(one) for one in base_url]
+    return [dumped_servers(one) for one in base_url] if isinstance(base_url, Sequence) else None
 
 
 def _has_key(server: Server, *, alone: bool) -> bool:
