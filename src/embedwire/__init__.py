@@ -9,6 +9,7 @@ from embedwire._clients.shared import SharedEmbeddingClient
 from embedwire._queue.usage import Usage
 from embedwire._servers.known import ServerInfo
 from embedwire._settings.options import BatchLimits, ByKind, Prompts, RateLimit, RetryPolicy, Timeouts
+from embedwire._settings.servers import Server
 from embedwire._version import __version__
 from embedwire.exceptions import (
     AuthenticationFailed,
@@ -44,6 +45,7 @@ __all__ = [
     "RequestError",
     "RequestTimeout",
     "RetryPolicy",
+    "Server",
     "ServerInfo",
     "ServerRefused",
     "ServerUnavailable",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeAlias
 
 from pydantic import (
     BaseModel,
@@ -24,9 +24,7 @@ from typing_extensions import Self
 from embedwire._clients.shared import SharedEmbeddingClient
 from embedwire._queue.usage import Usage
 from embedwire._servers.known import ServerInfo
-from embedwire._settings.address import url_from_environment
 from embedwire._settings.discreet import discreet
-from embedwire._settings.endpoint import dumped
 from embedwire._settings.habits import advice
 from embedwire._settings.options import (
     SSL,
@@ -40,8 +38,14 @@ from embedwire._settings.options import (
     Timeouts,
     TooLong,
 )
+from embedwire._settings.servers import Servers, dumped_servers, from_environment, loaded_servers
 from embedwire._settings.settings import MAX_QUEUED
 from embedwire.exceptions import InputError
+
+if TYPE_CHECKING:
+    SomeServers: TypeAlias = Servers
+else:  # pydantic would look into what a Server is made of
+    SomeServers = SkipValidation[Any]
 
 # What decides a vector of a model that has a name; all other options only decide how it comes.
 DECISIVE = ("dimensions", "normalize", "prompts", "extra_body", "too_long")
@@ -64,7 +68,7 @@ class Options(BaseModel):
 
     SERVED: ClassVar[str | None] = None  # the name that stands for the model that the server serves
 
-    base_url: str = Field(default=None, validate_default=True, frozen=True, kw_only=False)
+    base_url: SomeServers = Field(default=None, validate_default=True, frozen=True, kw_only=False)
     api_key: SkipValidation[ApiKey | None] = Field(default=None, frozen=True, exclude=True, repr=False)
     batch_size: SkipValidation[int | BatchLimits | Literal["auto"]] = Field(default="auto", frozen=True)
     concurrency: SkipValidation[int | Literal["auto"]] = Field(default="auto", frozen=True)
@@ -86,13 +90,15 @@ class Options(BaseModel):
     max_queued: SkipValidation[int] = Field(default=MAX_QUEUED, frozen=True)
     rate_limit: SkipValidation[int | RateLimit | None] = Field(default=None, frozen=True)
     max_reply_bytes: SkipValidation[int | Literal["auto"]] = Field(default="auto", frozen=True)
+    same_model: SkipValidation[float | None] = Field(default=None, frozen=True)
+    hedge: SkipValidation[float | str | None] = Field(default=None, frozen=True)
 
     _client: SharedEmbeddingClient = PrivateAttr()
 
     if not TYPE_CHECKING:  # type checkers see the fields
 
         @discreet
-        def __init__(self, base_url: str | None = None, **fields: Any) -> None:
+        def __init__(self, base_url: Servers | None = None, **fields: Any) -> None:
             """Pydantic's own errors carry what was passed in, keys among it, even where its text does not."""
             try:
                 super().__init__(base_url=base_url, **fields)
@@ -168,11 +174,11 @@ class Options(BaseModel):
     def __repr_args__(self) -> Iterator[tuple[str | None, Any]]:
         """Of the URL only what is no secret."""
         for name, value in super().__repr_args__():
-            yield name, dumped(value) if name == "base_url" else value
+            yield name, dumped_servers(value) if name == "base_url" else value
 
     @field_serializer("base_url")
-    def _dumped_url(self, url: str) -> str:
-        return dumped(url)
+    def _dumped_url(self, url: Servers) -> Any:
+        return dumped_servers(url)
 
     @model_validator(mode="before")
     @classmethod
@@ -188,7 +194,7 @@ class Options(BaseModel):
     @field_validator("base_url", mode="before")
     @classmethod
     def _here(cls, url: object) -> object:
-        return url_from_environment() if url is None else url
+        return from_environment() if url is None else loaded_servers(url)
 
     @field_validator("api_key", mode="before")
     @classmethod

@@ -29,8 +29,9 @@ class EmbedwireEmbeddings(Options, Embeddings):
         ```
 
     Key init args:
-        base_url: str
-            The server, with or without ``/v1``; by position too. None: the environment's ``EMBEDWIRE_BASE_URL``.
+        base_url: str | Server | list
+            The server, with or without ``/v1``; by position too. A list of these, or of `embedwire.Server`, names
+            several with one model. None: the environment's ``EMBEDWIRE_BASE_URL``.
         model: str | None
             Name of the model, ``model_name`` too; None for the one that the server serves.
         api_key: SecretStr | Callable[[], str] | None

@@ -33,8 +33,8 @@ class EmbedwireEmbedding(Options, BaseEmbedding):
     An error's ``index`` counts within the texts that LlamaIndex passed at once, ``embed_batch_size`` at most.
 
     Args:
-        base_url: The server, with or without ``/v1``; by position too. Default: the environment's
-            ``EMBEDWIRE_BASE_URL``.
+        base_url: The server, with or without ``/v1``; by position too. A list of these, or of `embedwire.Server`,
+            names several with one model. Default: the environment's ``EMBEDWIRE_BASE_URL``.
         model_name: Name of the model, ``model`` too. Default: the one that the server serves.
         embed_batch_size: Texts that LlamaIndex hands over at once, 1 to 2048; they are split below to
             ``batch_size``. Default: 256, so that a sync caller gets concurrent requests too.
@@ -97,7 +97,7 @@ class EmbedwireEmbedding(Options, BaseEmbedding):
     def __getstate__(self) -> dict[str, Any]:
         """The base class would silently drop what cannot be pickled, a key among it."""
         try:
-            pickle.dumps((self.api_key, self.ssl))
+            pickle.dumps((self.base_url, self.api_key, self.ssl))
         except Exception:  # each type fails in its own way
             raise InputError(
                 "api_key or ssl cannot be pickled as it is; pass a str, a function of a module, or a path"

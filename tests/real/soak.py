@@ -313,8 +313,8 @@ async def _give_up(call: Coroutine[Any, Any, Rows], seconds: float) -> None:
 def _faults(check: Callable[[Dispatcher], None]) -> list[str]:
     """What a check finds in the queues on the running loop."""
     try:
-        for server in origins_of(asyncio.get_running_loop())._servers.values():
-            check(server.dispatcher)
+        for dispatcher in origins_of(asyncio.get_running_loop()).dispatchers:
+            check(dispatcher)
     except AssertionError:
         return [traceback.format_exc()]
     return []

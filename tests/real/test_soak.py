@@ -82,9 +82,9 @@ class TestQueues:
             async with EmbeddingServer() as server, EmbeddingClient(server.url, model="m") as client:
                 await client.embed(["a"])
                 await asyncio.sleep(0.1)  # its request is over a moment later
-                (there,) = origins_of(asyncio.get_running_loop())._servers.values()
+                (there,) = origins_of(asyncio.get_running_loop()).dispatchers
                 for change, wrong in zip((0, 1, -1), notes, strict=True):
-                    there.dispatcher._calls.texts["query"] += change
+                    there._calls.texts["query"] += change
                     await see_queues(wrong)
                     await see_empty(wrong, patience=0)
             return notes

@@ -243,7 +243,7 @@ class Machine(RuleBasedStateMachine):
             return await client.embed_array(texts, kind)
         except Overloaded:
             assert client._engine is not None
-            waiting = client._engine._origin.server.dispatcher._calls.texts[kind]
+            waiting = client._engine._group.dispatcher._calls.texts[kind]
             assert waiting > 0
             assert waiting + len(texts) > MOST_QUEUED
             raise
@@ -371,7 +371,7 @@ class Machine(RuleBasedStateMachine):
     def dispatchers(self) -> set[Any]:
         """The queues that are in use."""
         engines = [client._engine for client in self.clients.values()]
-        return {engine._origin.server.dispatcher for engine in engines if engine is not None}
+        return {engine._group.dispatcher for engine in engines if engine is not None}
 
     def check_queues(self) -> None:
         """Each queue is in order."""

@@ -306,9 +306,7 @@ async def by_stream(one: EmbeddingClient, text: str) -> None:
 
 async def by_close(one: EmbeddingClient, text: str) -> None:
     """Closes a client of its own."""
-    async with EmbeddingClient(
-        one._settings.target.base_url, model="m", encoding="float", concurrency=2
-    ) as own:
+    async with EmbeddingClient(one._settings.fleet.names, model="m", encoding="float", concurrency=2) as own:
         await asyncio.wait_for(own.embed_query(text), patience())
 
 

@@ -99,7 +99,7 @@ def silent(count: int) -> EmbeddingServer:
 def found(client: EmbeddingClient) -> tuple[int, int | None]:
     """The texts per request that were found, and the most that the server is held to take."""
     settings = client.__getstate__()
-    sizing: Sizing = known.sizing(settings.visited(), settings.form.variant)
+    sizing: Sizing = known.sizing(settings.fleet.visited().targets[0], settings.form.variant)
     return sizing.of(settings.form).now("document").texts, sizing.max_texts
 
 

@@ -14,7 +14,7 @@ from tests.unit.arguments import form, kept
 
 def target(**arguments: object) -> Target:
     """Where a client with these arguments sends to."""
-    return kept(**arguments).target
+    return kept(**arguments).fleet.targets[0]
 
 
 class TestServer:

@@ -20,7 +20,7 @@ WINDOW = MINUTE + MARGIN_MOST  # after which a minute's worth may be sent again
 
 def target(**arguments: object) -> Target:
     """Where a client with these arguments sends to."""
-    return kept(**arguments).target
+    return kept(**arguments).fleet.targets[0]
 
 
 def fresh(**most: int) -> RateLimiter:

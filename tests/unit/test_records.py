@@ -45,7 +45,7 @@ class TestSecret:
         """Key, header values and the proxy's password are in no repr of a client or of its settings."""
         secrets = {"api_key": KEY, "headers": {"X-Token": KEY}, "proxy": f"http://me:{KEY}@proxy:3128"}
         client, settings = EmbeddingClient(URL, **secrets), kept(**secrets)  # type: ignore[arg-type]
-        assert KEY not in repr(client) + repr(settings) + repr(settings.target)
+        assert KEY not in repr(client) + repr(settings) + repr(settings.fleet)
 
 
 RECORDS = [
@@ -161,7 +161,7 @@ class TestRecords:
         authority = tmp_path / "ca.pem"
         trustme.CA().cert_pem.write_to_path(authority)
         for value in (ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT), str(authority), False, True, None):
-            assert kept(ssl=value).target.ssl is (None if value is True else value)
+            assert kept(ssl=value).fleet.targets[0].ssl is (None if value is True else value)
 
     def test_settings_survive_a_pickle(self) -> None:
         """Settings, an explicit key among them, come out of a pickle as they went in."""

@@ -8,9 +8,9 @@ from typing import Any, Literal
 
 from embedwire._clients import fork
 from embedwire._queue.usage import Ledger, Usage
-from embedwire._servers.known import ServerInfo, forget, server_info
+from embedwire._servers.agreement import Terms
+from embedwire._servers.known import ServerInfo, forget, servers_info
 from embedwire._settings import settings as of
-from embedwire._settings.address import target_of
 from embedwire._settings.checks import check_bool, json_of
 from embedwire._settings.discreet import discreet
 from embedwire._settings.habits import advised
@@ -26,6 +26,7 @@ from embedwire._settings.options import (
     Timeouts,
     TooLong,
 )
+from embedwire._settings.servers import Servers, fleet_of
 
 
 class Client:
@@ -38,7 +39,7 @@ class Client:
     @advised
     def __init__(
         self,
-        base_url: str | None = None,
+        base_url: Servers | None = None,
         *,
         model: str | None = None,
         api_key: ApiKey | None = None,
@@ -60,6 +61,8 @@ class Client:
         max_queued: int = of.MAX_QUEUED,
         rate_limit: int | RateLimit | None = None,
         max_reply_bytes: int | Literal["auto"] = "auto",
+        same_model: float | None = None,
+        hedge: float | str | None = None,
     ) -> None:
         """Checks the arguments.
 
@@ -67,7 +70,9 @@ class Client:
             base_url: The server. A host alone stands for ``/v1`` there; a path is kept, and ``/v1`` added or left out
                 where only that answers; a URL that ends in ``/embeddings`` is used as it stands. A query is kept on
                 each request, ``user:password@`` is sent as basic authorization, and ``unix:///run/server.sock`` is a
-                Unix socket. None: the environment's ``EMBEDWIRE_BASE_URL``.
+                Unix socket. A list names several servers of one and the same model, each a str or a `Server` with a
+                key, headers or a weight of its own: a free place at any of them takes the next texts. None: the
+                environment's ``EMBEDWIRE_BASE_URL``, which may be several with commas between.
             model: Name of the model; None for the one that the server serves (asked once).
             api_key: Sent as ``Authorization: Bearer``. A str, a SecretStr, or a function without arguments that
                 returns one and is called for each request, on the loop: it must not block. None: the environment's
@@ -103,6 +108,11 @@ class Client:
                 Default: 1,000,000.
             rate_limit: Most requests per minute, spread evenly, or a `RateLimit`. Default: none.
             max_reply_bytes: Most bytes read of one reply. ``"auto"``: 4 MiB and 256 KiB for each of its texts.
+            same_model: How near the vectors of one text from two servers must be, as a cosine, for both to be used;
+                for a quantised twin 0.98, say. Default: 0.999, and the names of the models must agree.
+            hedge: Send a query that takes longer than these seconds, or than ``"p95"`` (any other percentile likewise)
+                of the last ones, to a second server too; the first answer counts. At most 5 % more requests.
+                Default: never.
 
         Raises:
             InputError: An argument is wrong; the message names it and says the cure.
@@ -122,7 +132,7 @@ class Client:
             max_reply=of.max_reply_of(max_reply_bytes),
         )
         self._settings = of.Settings(
-            target=target_of(base_url, api_key, headers, of.ssl_of(ssl), proxy, trust_env),
+            fleet=fleet_of(base_url, api_key, headers, ssl, proxy, trust_env, same_model, hedge),
             form=form,
             query_form=replace(form, extra=json_of("extra_body", extra.query)),
             deadline=of.deadline_of(deadline),
@@ -153,11 +163,15 @@ class Client:
         name = type(self).__name__
         if not hasattr(self, "_settings"):  # its arguments were refused
             return f"{name}()"
-        return f"{name}({self._settings.target.base_url!r}, model={self._settings.form.model!r})"
+        urls = [target.base_url for target in self._settings.fleet.targets]
+        where = repr(urls[0]) if len(urls) == 1 else repr(urls)
+        return f"{name}({where}, model={self._settings.form.model!r})"
 
     def server_info(self) -> ServerInfo:
-        """What is known about the server so far; asks nothing."""
-        return server_info(self._settings.visited(), self._settings.form, self._settings.query_form)
+        """What is known about the server, or about each of several, so far; asks nothing."""
+        settings, fleet = self._settings, self._settings.fleet.visited()
+        terms = Terms(fleet.same_model, settings.normalize)
+        return servers_info(fleet.targets, terms, settings.form, settings.query_form)
 
 
 fork.in_child(forget)

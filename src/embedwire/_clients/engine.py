@@ -10,17 +10,17 @@ import contextlib
 import os
 import sys
 import time
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Iterable
 from dataclasses import replace
 from typing import Any
 
 from embedwire._clients.fitting import Fitting, fit_or_hand_on
-from embedwire._clients.origin import leave, origins_of
+from embedwire._clients.origin import Unused, leave, origins_of
 from embedwire._http.messages import to_error
 from embedwire._http.records import Fault, Matrix, Refused
 from embedwire._queue.records import Call, Future
 from embedwire._queue.usage import Ledger
-from embedwire._servers.known import ServerInfo, server_info
+from embedwire._servers.known import ServerInfo, servers_info
 from embedwire._settings.options import KINDS, Kind
 from embedwire._settings.settings import CLOSED, Settings
 from embedwire.exceptions import RequestError, UsageError
@@ -41,10 +41,9 @@ class Engine:
         self._ledger = ledger
         self._loop = asyncio.get_running_loop()
         self._pid = os.getpid()
-        self._target = settings.visited()
         self._origins = origins_of(self._loop)
-        self._origin = self._origins.acquire(self._target)
-        self._routes = {kind: self._origin.route(settings.form_of(kind)) for kind in KINDS}
+        self._group = self._origins.acquire(settings)
+        self._pools = {kind: self._group.pool(settings.form_of(kind)) for kind in KINDS}
         self._calls: dict[Future, Call] = {}
         self._fittings: set[asyncio.Task[Matrix]] = set()
         self._closing: asyncio.Task[None] | None = None
@@ -110,20 +109,20 @@ class Engine:
             texts=texts,
             offset=offset,
             prompt=settings.prompts.query if kind == "query" else settings.prompts.document,
-            lengths=self._routes[kind].sizes.sizing.lengths,
+            lengths=self._pools[kind].members[0].route.sizes.sizing.lengths,
             ledger=self._ledger,
-            server=self._target.base_url,
+            server=settings.fleet.names,
         )
 
     def _submit(
         self, texts: list[str], kind: Kind, future: Future, begun: float, max_queued: int, offset: int | None
     ) -> None:
-        settings, loop, dispatcher = self._settings, self._loop, self._origin.server.dispatcher
+        settings, loop, dispatcher = self._settings, self._loop, self._group.dispatcher
         deadline = None
         if settings.deadline is not None:
             deadline = loop.time() + settings.deadline - (time.monotonic() - begun)
         call = dispatcher.submit(
-            self._routes[kind],
+            self._pools[kind],
             texts,
             kind,
             future,
@@ -142,15 +141,14 @@ class Engine:
         call = self._calls.pop(future)
         if future.cancelled():
             with contextlib.suppress(RuntimeError):  # the loop has ended, and the call with it
-                self._loop.call_soon_threadsafe(self._origin.server.dispatcher.cancel, call)
+                self._loop.call_soon_threadsafe(self._group.dispatcher.cancel, call)
 
     async def wait_ready(self, timeout: float) -> ServerInfo:
-        """Waits until the server answers, and asks what it is.
+        """Waits until a server answers, and asks what it is; where there are several, until they were compared.
 
         Raises:
             RequestError: It was not ready within ``timeout`` seconds, or will never be.
         """
-        visitor = self._origin.visitor
         try:
             await asyncio.wait_for(self._meet(), timeout)
         except Refused as refused:
@@ -158,22 +156,25 @@ class Engine:
         except RequestError:
             raise
         except asyncio.TimeoutError:
-            fault = visitor.ready.why_not()
-            raise self._error(replace(fault, what=f"not ready within {timeout:g} s: {fault.what}")) from None
+            faults = [visitor.ready.why_not() for visitor in self._group.visitors]
+            what = "; ".join(dict.fromkeys(fault.what for fault in faults))
+            raise self._error(replace(faults[0], what=f"not ready within {timeout:g} s: {what}")) from None
         except asyncio.CancelledError:
             if self._released:  # the client was closed meanwhile, which is not this task's cancellation
                 raise UsageError(CLOSED) from None
             raise
-        return server_info(self._target, self._settings.form, self._settings.query_form)
+        settings, group = self._settings, self._group
+        return servers_info(group.fleet.targets, group.terms, settings.form, settings.query_form)
 
     async def _meet(self) -> None:
-        visitor = self._origin.visitor
-        await visitor.meet(self._settings.query_form)
+        visitors, settings = self._group.visitors, self._settings
+        await first_of(visitor.meet(settings.query_form) for visitor in visitors)
         # Only a vector shows that it embeds, and how wide; a second one, whether base64 carries the same.
         await self._embed_a_word()
-        visitor.learn()
-        await visitor.look(self._settings.form)
-        if self._settings.form.encoding == "auto":
+        for member in self._pools["document"].in_use:
+            member.route.visitor.learn()
+            await member.route.visitor.look(settings.form)
+        if settings.form.encoding == "auto":
             await self._embed_a_word()
 
     async def _embed_a_word(self) -> None:
@@ -184,30 +185,26 @@ class Engine:
             await future
 
     def _error(self, fault: Fault) -> RequestError:
-        return to_error(fault, attempts=0, server=self._target.base_url, index=None, count=None)
+        return to_error(fault, attempts=0, server=self._settings.fleet.names, index=None, count=None)
 
     async def close(self) -> None:
         """Ends this client's calls and lets go of the server; once begun, whoever cancels the wait for it."""
         if not self._released:
             self._released = True
-            is_last = self._origins.release(self._origin)
+            unused = self._origins.release(self._group)
             leave(self._loop)
-            self._closing = asyncio.create_task(self._end(is_last=is_last))
+            self._closing = asyncio.create_task(self._end(unused))
         if self._closing is not None:
             await asyncio.shield(self._closing)
 
-    async def _end(self, *, is_last: bool) -> None:
-        origin = self._origin
+    async def _end(self, unused: Unused) -> None:
         try:
-            await origin.server.dispatcher.fail(list(self._calls.values()), UsageError(CLOSED))
+            await self._group.dispatcher.fail(list(self._calls.values()), UsageError(CLOSED))
             await asyncio.gather(*self._fittings, return_exceptions=True)  # each ends as its parts did
-            if is_last:
-                await origin.close()
+            await unused.close()
         finally:
-            if is_last:
-                origin.close_now()
-            if not origin.server.visitors:
-                origin.server.dispatcher.stop()
+            unused.close_now()
+            unused.stop()
 
     def close_now(self) -> None:
         """Lets go of the server without waiting: the client was dropped, or its loop is gone. From any thread."""
@@ -221,6 +218,20 @@ class Engine:
                 self._loop.call_soon_threadsafe(self._let_go)
 
     def _let_go(self) -> None:
-        if self._origins.release(self._origin):
-            self._origin.close_now()
+        self._origins.release(self._group).close_now()
         leave(self._loop)
+
+
+async def first_of(waits: Iterable[Coroutine[Any, Any, None]]) -> None:
+    """Returns when one of some waits is over; raises what the last one did where all are in vain."""
+    tasks = [asyncio.ensure_future(wait) for wait in waits]
+    pending = {*tasks}
+    try:
+        while pending:
+            done, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
+            if not pending or any(task.exception() is None for task in done):
+                return min(done, key=lambda task: task.exception() is not None).result()
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)

@@ -9,7 +9,7 @@ from embedwire.exceptions import Completed, DeadlineExceeded
 
 def too_late(settings: Settings) -> DeadlineExceeded:
     """What a caller gets whose deadline passed before anything could be sent."""
-    url = settings.target.base_url
+    url = settings.fleet.names
     error = DeadlineExceeded(
         f"the deadline passed while embedwire was loaded for the first time: {url}, texts[0]. Raise deadline=, or "
         "call wait_ready() when the application starts."

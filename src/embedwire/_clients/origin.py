@@ -1,31 +1,25 @@
-"""The servers in use on one loop: slots and queue for each server, a session for each visitor of it."""
+"""The servers in use on one loop: slots for each, a session for each visitor, a queue for those that go together."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from embedwire._clients import fork
 from embedwire._http.embed import Visitor
 from embedwire._http.transport import AiohttpTransport
 from embedwire._queue.dispatcher import Dispatcher
-from embedwire._queue.records import Route
-from embedwire._servers.known import sizing
+from embedwire._queue.pool import Pool, Route
+from embedwire._servers.agreement import Terms
+from embedwire._servers.known import agreed, sizing
 from embedwire._servers.sizes import Choice
 from embedwire._servers.slots import Slots
 from embedwire._servers.tuner import Tuner
 from embedwire._settings.address import Target
-from embedwire._settings.settings import Form
-
-
-class Server:
-    """One server on one loop: its slots and its queue, shared by all visitors. Its state is who visits it."""
-
-    def __init__(self) -> None:
-        self.slots = Slots()
-        self.dispatcher = Dispatcher(self.slots)
-        self.visitors: set[Target] = set()
+from embedwire._settings.servers import Fleet
+from embedwire._settings.settings import Form, Settings
 
 
 @dataclass(eq=False)
@@ -34,14 +28,14 @@ class Origin:
 
     Attributes:
         target: The server and who asks.
-        server: Its slots and its queue.
+        slots: The server's, which all its visitors share.
         transport: Its connections.
         visitor: What sends its jobs.
-        users: Clients that use it.
+        users: Groups that use it.
     """
 
     target: Target
-    server: Server
+    slots: Slots
     transport: AiohttpTransport
     visitor: Visitor = field(init=False)
     users: int = 0
@@ -57,13 +51,12 @@ class Origin:
         if route is None:
             sizes = sizing(self.target, form.variant).of(form, self._tuners)
             model = self.visitor.model(form)
-            route = self._routes[form] = Route(form, self.server.slots, self.visitor, model, sizes)
+            route = self._routes[form] = Route(form, self.slots, self.visitor, model, sizes)
         return route
 
     async def close(self) -> None:
-        """Closes every connection; requests on their way are cancelled first."""
+        """Closes every connection."""
         try:
-            await self.server.dispatcher.close(self.visitor)
             await self.visitor.close()
         finally:
             self.transport.close_now()
@@ -76,46 +69,156 @@ class Origin:
         self.transport.close_now()
 
 
+@dataclass(eq=False)
+class Group:
+    """The servers of one client, on one loop, shared by all clients of equal ones. Written by `Origins`.
+
+    Attributes:
+        fleet: Which they are.
+        terms: What counts as the same model.
+        origins: The way to each.
+        dispatcher: Their queue, which other visitors of the same servers share.
+        users: Clients that use it.
+    """
+
+    fleet: Fleet
+    terms: Terms
+    origins: list[Origin]
+    dispatcher: Dispatcher
+    users: int = 0
+    _pools: dict[Form, Pool] = field(default_factory=dict)
+
+    def pool(self, form: Form) -> Pool:
+        """Where all texts of a form go."""
+        pool = self._pools.get(form)
+        if pool is None:
+            fleet, terms = self.fleet, self.terms
+            routes = [origin.route(form) for origin in self.origins]
+            known = agreed(fleet.targets, form.variant, terms)
+            pool = self._pools[form] = Pool(routes, fleet.weights, known, terms, fleet.hedge)
+        return pool
+
+    @property
+    def visitors(self) -> list[Visitor]:
+        """Who sends its jobs, to each server."""
+        return [origin.visitor for origin in self.origins]
+
+    async def close(self) -> None:
+        """Cancels what is under way."""
+        await self.dispatcher.close(self._pools.values())
+
+    def close_now(self) -> None:
+        """Sees to its servers no more, without waiting."""
+        self.dispatcher.leave(self._pools.values())
+
+
+@dataclass(frozen=True, eq=False)
+class Unused:
+    """What nobody uses any more: to be closed by whoever left last."""
+
+    group: Group | None = None
+    origins: tuple[Origin, ...] = ()
+    dispatcher: Dispatcher | None = None
+
+    async def close(self) -> None:
+        """Cancels requests on their way, then closes every connection."""
+        if self.group is not None:
+            await self.group.close()
+        await asyncio.gather(*(origin.close() for origin in self.origins))
+
+    def close_now(self) -> None:
+        """The same without waiting, on the loop or after its end."""
+        if self.group is not None:
+            self.group.close_now()
+        for origin in self.origins:
+            origin.close_now()
+
+    def stop(self) -> None:
+        """The queue looks no more."""
+        if self.dispatcher is not None:
+            self.dispatcher.stop()
+
+
 class Origins:
-    """The servers in use on one loop, and who visits them; clients of equal targets share one origin."""
+    """The servers in use on one loop, and who visits them; clients of equal targets share one origin.
+
+    Its state is who uses what.
+    """
 
     def __init__(self) -> None:
-        self._servers: dict[str, Server] = {}
+        self._slots: dict[str, Slots] = {}
         self._origins: dict[Target, Origin] = {}
+        self._groups: dict[tuple[Fleet, Terms], Group] = {}
+        self._dispatchers: dict[tuple[str, ...], Dispatcher] = {}
 
-    def acquire(self, target: Target) -> Origin:
-        """The origin of a target, for one more client."""
-        origin = self._origins.get(target)
-        if origin is None:
-            server = self._servers.setdefault(target.base_url, Server())
-            server.visitors.add(target)
-            origin = self._origins[target] = Origin(target, server, AiohttpTransport(target))
-        origin.users += 1
-        return origin
+    def acquire(self, settings: Settings) -> Group:
+        """The servers of a client, for one more client."""
+        fleet = settings.fleet.visited()
+        several = len(fleet.targets) > 1
+        terms = Terms(fleet.same_model, settings.normalize) if several else Terms()
+        group = self._groups.get((fleet, terms))
+        if group is None:
+            origins = [self._origin(target) for target in fleet.targets]
+            group = self._groups[fleet, terms] = Group(fleet, terms, origins, self._dispatcher(origins))
+        group.users += 1
+        return group
 
-    def release(self, origin: Origin) -> bool:
-        """One client uses it no more; whether it was the last one, who closes it."""
-        origin.users -= 1
-        if origin.users:
-            return False
-        self._origins.pop(origin.target, None)
-        server = origin.server
-        server.visitors.discard(origin.target)
-        if not server.visitors:
-            self._servers.pop(origin.target.base_url, None)
-        return True
+    def release(self, group: Group) -> Unused:
+        """One client uses its servers no more; what nobody uses from now on."""
+        group.users -= 1
+        if group.users:
+            return Unused()
+        self._groups.pop((group.fleet, group.terms), None)
+        unused = [origin for origin in group.origins if self._is_unused(origin)]
+        for origin in unused:
+            self._origins.pop(origin.target, None)
+        left = {origin.target.base_url for origin in self._origins.values()}
+        self._slots = {url: slots for url, slots in self._slots.items() if url in left}
+        still = any(other.dispatcher is group.dispatcher for other in self._groups.values())
+        if not still:
+            self._dispatchers.pop(_urls(group.origins), None)
+        return Unused(group, tuple(unused), None if still else group.dispatcher)
 
     @property
     def empty(self) -> bool:
         """Whether nobody uses anything."""
-        return not self._origins
+        return not self._groups
+
+    @property
+    def dispatchers(self) -> Iterator[Dispatcher]:
+        """All queues."""
+        return iter(self._dispatchers.values())
 
     async def close(self) -> None:
         """Closes everything, whoever uses it, at the end of the process."""
-        for server in self._servers.values():
-            server.dispatcher.close_now()
+        for dispatcher in self._dispatchers.values():
+            dispatcher.close_now()
+        for group in list(self._groups.values()):
+            await group.close()
         for origin in list(self._origins.values()):
             await origin.close()
+
+    def _origin(self, target: Target) -> Origin:
+        origin = self._origins.get(target)
+        if origin is None:
+            slots = self._slots.setdefault(target.base_url, Slots())
+            origin = self._origins[target] = Origin(target, slots, AiohttpTransport(target))
+        origin.users += 1
+        return origin
+
+    def _is_unused(self, origin: Origin) -> bool:
+        origin.users -= 1
+        return not origin.users
+
+    def _dispatcher(self, origins: list[Origin]) -> Dispatcher:
+        slots = (origin.slots for origin in origins)
+        return self._dispatchers.get(_urls(origins)) or self._dispatchers.setdefault(
+            _urls(origins), Dispatcher(*slots)
+        )
+
+
+def _urls(origins: list[Origin]) -> tuple[str, ...]:
+    return tuple(origin.target.base_url for origin in origins)
 
 
 _by_loop: dict[asyncio.AbstractEventLoop, Origins] = {}

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 
 class EmbeddingClient(Client):
-    """Turns texts into vectors over one server's OpenAI-compatible ``/v1/embeddings``.
+    """Turns texts into vectors over the OpenAI-compatible ``/v1/embeddings`` of one server, or of several.
 
     It belongs to the event loop that first uses it, as aiohttp's sessions do: make one per application, for
     instance in FastAPI's lifespan. `SharedEmbeddingClient` works from any thread and loop.

@@ -48,28 +48,28 @@ class Feed:
     """Where a stream's texts go, and how many at a time.
 
     Attributes:
-        sizes: How much travels at once.
+        sizes: How much travels at once, to each server.
         submit: Texts, and the index of the first one → their vectors.
     """
 
-    sizes: FormSizes
+    sizes: tuple[FormSizes, ...]
     submit: Callable[[list[str], int], asyncio.Future[Vectors]]
 
     def size(self) -> int:
         """Texts in one piece now: as many as one request carries, or the few of a small one where sizes are found."""
-        limits = self.sizes.limits()
-        least = 1 if limits.work is None else START["document"].texts
-        return max(least, limits.texts or STREAM_CHUNK)
+        limits = [sizes.limits() for sizes in self.sizes]
+        least = 1 if limits[0].work is None else START["document"].texts
+        return max(least, *(one.texts or STREAM_CHUNK for one in limits))
 
     def window(self) -> int:
         """Pieces that may be under way: enough that larger requests, and more of them, could be filled."""
-        return 4 * self.sizes.wish().documents
+        return 4 * sum(sizes.wish().documents for sizes in self.sizes)
 
 
-def sizes_of(settings: Settings, kind: Kind) -> FormSizes:
+def sizes_of(settings: Settings, kind: Kind) -> tuple[FormSizes, ...]:
     """How much of a client's texts travels at once."""
     form = settings.form_of(kind)
-    return sizing(settings.visited(), form.variant).of(form)
+    return tuple(sizing(target, form.variant).of(form) for target in settings.fleet.visited().targets)
 
 
 class AsyncStream:

@@ -14,7 +14,7 @@ from embedwire._http.listing import Listed, listed
 from embedwire._http.messages import screened
 from embedwire._http.place import Place
 from embedwire._http.ready import seen
-from embedwire._http.records import Action, Fault, History, Refused
+from embedwire._http.records import Action, Fault, History, Refused, never
 from embedwire._http.reply import ContractBroken, parse
 from embedwire._http.steps import one_step
 from embedwire._http.verdicts import Context
@@ -64,7 +64,12 @@ class Discovery:
         self._warned: set[str] = set()
 
     async def served_model(
-        self, form: Form, model: ModelFacts, slot: Slot | None = None, kind: Kind = "document"
+        self,
+        form: Form,
+        model: ModelFacts,
+        slot: Slot | None = None,
+        kind: Kind = "document",
+        elsewhere: Callable[[], bool] = never,
     ) -> str | None:
         """The one model that the server serves; asked once. None where the server does not tell.
 
@@ -73,6 +78,7 @@ class Discovery:
             model: Where the answer is kept.
             slot: Given back while the server is asked, as other texts may go meanwhile.
             kind: Of the texts that wait.
+            elsewhere: Whether another server would take them.
 
         Raises:
             Refused: The server cannot be reached, refuses the key, or serves several models.
@@ -81,7 +87,7 @@ class Discovery:
             return model.served
         task = self._asking_model.get(model)
         if task is None or task.done():
-            task = self._asking_model[model] = asyncio.ensure_future(self._ask_model(form, model))
+            task = self._asking_model[model] = asyncio.ensure_future(self._ask_model(form, model, elsewhere))
             task.add_done_callback(seen)
             task.add_done_callback(lambda _: self._asking_model.pop(model, None))
         if slot is not None:
@@ -186,10 +192,10 @@ class Discovery:
         tasks = [*self._asking_model.values(), *([self._looking] if self._looking else [])]
         return [task for task in tasks if not task.done()]
 
-    async def _ask_model(self, form: Form, model: ModelFacts) -> str | None:
+    async def _ask_model(self, form: Form, model: ModelFacts, elsewhere: Callable[[], bool]) -> str | None:
         names: list[str] = []
         for base in self._place.bases():
-            told = await self._listed(base, form, model)
+            told = await self._listed(base, form, model, elsewhere)
             if told is not None:
                 self._place.suppose(base)
                 names = told
@@ -205,7 +211,9 @@ class Discovery:
         model.served, model.asked_model = (names[0] if names else None), True
         return model.served
 
-    async def _listed(self, base: str, form: Form, model: ModelFacts) -> list[str] | None:
+    async def _listed(
+        self, base: str, form: Form, model: ModelFacts, elsewhere: Callable[[], bool]
+    ) -> list[str] | None:
         """The models that the server lists; None where it has no list there."""
         request = Request(
             method="GET",
@@ -214,13 +222,15 @@ class Discovery:
             read=lambda reply: one_step(listed, reply.body),
             form=form,
             texts=[],
+            elsewhere=elsewhere,
         )
         try:
             told = (await self._exchange.run(request, model)).result
         except Refused as refused:
             if refused.fault.status in _NO_LIST:
                 return None
-            raise Refused(Action.GIVE_UP, _of_the_list(refused.fault), refused.history) from None
+            action = refused.action if refused.action is Action.ELSEWHERE else Action.GIVE_UP
+            raise Refused(action, _of_the_list(refused.fault), refused.history) from None
         return self._note(told)
 
 

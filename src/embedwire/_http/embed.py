@@ -8,6 +8,7 @@ from typing import Any
 from embedwire._http.asking import is_open
 from embedwire._http.discovery import LEARN_FROM, Discovery
 from embedwire._http.exchange import Exchange
+from embedwire._http.messages import screened
 from embedwire._http.place import Place
 from embedwire._http.ready import Ready
 from embedwire._http.records import Job, Vectors
@@ -111,6 +112,14 @@ class Visitor:
         """
         await self.ready.wait()
         await self._serving.name(form, self.model(form))
+
+    def seen(self) -> tuple[int, int]:
+        """What of the server changes where it may be another one by now: its connections' life, its software."""
+        return self._transport.life, self._server.changes
+
+    def screened(self, name: str | None) -> str | None:
+        """A model's name as messages may show it."""
+        return name and screened(name[:60], self._transport.secrets())
 
     def learn(self) -> None:
         """From now on it pays to find out what the server can."""

@@ -14,10 +14,11 @@ from typing import Any, Generic, TypeVar
 
 from embedwire._http.failures import judge
 from embedwire._http.gateways import GATEWAY, instead_of
-from embedwire._http.messages import WITHHELD, screened
+from embedwire._http.pressure import held_off, leave_behind, pause_all, push_less
 from embedwire._http.ready import Ready
 from embedwire._http.records import NEW, Action, Fault, History, Refused, never, no_end
-from embedwire._http.repeats import Held, Stop, next_step, noted
+from embedwire._http.refusing import LARGE_TEXTS, refusal
+from embedwire._http.repeats import Held, Stop, moves, next_step, noted
 from embedwire._http.reply import ContractBroken
 from embedwire._http.statuses import NO_SERVER, PROXY_ASKS
 from embedwire._http.steps import Work, in_turns
@@ -37,8 +38,6 @@ from embedwire._settings.settings import Form
 logger = logging.getLogger("embedwire")
 T = TypeVar("T")
 
-LARGE_TEXTS = 100_000  # characters that are screened on the loop; more are in a thread
-
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)  # no repr: it would show texts
 class Request(Generic[T]):
@@ -55,6 +54,7 @@ class Request(Generic[T]):
         texts: The texts in it, which no message may repeat.
         until: The moment, in loop time, after which nobody wants the answer.
         suspicious: Whether a failure that strikes again may be one text's.
+        elsewhere: Whether another server would take the texts.
         history: What happened before.
     """
 
@@ -68,6 +68,7 @@ class Request(Generic[T]):
     texts: list[str]
     until: Callable[[], float | None] = no_end
     suspicious: Callable[[], bool] = never
+    elsewhere: Callable[[], bool] = never
     history: History = NEW
 
 
@@ -142,7 +143,7 @@ class Exchange:
                 return answer
             last = answer
             if answer.action is Action.WAIT:
-                answer, wait = await self._outlast(answer, noted(history, answer), request, wait)
+                answer, wait = await self._outlast(answer, noted(history, answer), request, model, wait)
             history = noted(history, answer)
             if answer.action is Action.RESEND:
                 resent = True
@@ -171,7 +172,7 @@ class Exchange:
                 request.method, request.url, body, form.timeouts, max_reply(form, len(request.texts))
             )
         except asyncio.CancelledError:
-            _leave_behind(slot, self._server, now() - begun, model.seconds)
+            leave_behind(slot, self._server, now() - begun, model.seconds)
             raise
         if isinstance(outcome, Reply):
             # What stands in front of a server may answer for one that nobody ever saw.
@@ -192,9 +193,9 @@ class Exchange:
         )
         verdict = await _judged(outcome, seen)
         if slot is not None:
-            _push_less(slot, verdict)
+            push_less(slot, verdict)
         if verdict.fault.timed_out:
-            _leave_behind(slot, self._server, now() - begun, model.seconds)
+            leave_behind(slot, self._server, now() - begun, model.seconds)
         return replace(verdict, mark=mark)
 
     async def _repeat(
@@ -205,11 +206,12 @@ class Exchange:
         Raises:
             Refused: There will be none.
         """
+        await self._move(answer, history, request, model)
         now, retry, until = asyncio.get_running_loop().time, request.form.retry, request.until()
         left = None if until is None else until - now()
         throttled = answer.action is Action.THROTTLE
         alone = request.slot is None or request.slot.crowd <= 1
-        held = _held_off(model, request.form, now(), alone=alone) if throttled else Held()
+        held = held_off(model, request.form, now(), alone=alone) if throttled else Held()
         step = next_step(
             answer, history, retry, model.repeats, paid=paid, left=left, held=held, rand=self._rand
         )
@@ -226,6 +228,23 @@ class Exchange:
         await asyncio.sleep(step.pause)
         return step.paid
 
+    async def _move(self, answer: Verdict, history: History, request: Request[T], model: ModelFacts) -> None:
+        """Where another server is asked at once, this one is left in peace for as long as it wants.
+
+        Raises:
+            Refused: One is.
+        """
+        if not request.elsewhere() or not moves(answer, history, request.form.retry):
+            return
+        fault, now = answer.fault, asyncio.get_running_loop().time()
+        if answer.action is Action.THROTTLE:
+            alone = request.slot is None or request.slot.crowd <= 1
+            pause_all(model, request.form, fault, now, alone=alone, rand=self._rand)
+        elif answer.action is Action.WAIT:
+            self._server.forget()
+            fault = replace(fault, absent=True)
+        raise await self._refused(Action.ELSEWHERE, fault, history, request)
+
     async def _turn(self, request: Request[T], model: ModelFacts, since: float) -> None:
         await self._turns.wait(request.form, request.texts, request.kind, request.slot, model, since)
 
@@ -233,11 +252,14 @@ class Exchange:
         """Documents are not sent to a server that others wait for: it would fail, and they might be blamed for it."""
         if request.slot is not None and request.kind == "document" and self._ready.is_awaited:
             request.slot.give_back()
+            if request.elsewhere():
+                why_not = replace(self._ready.why_not(), absent=True)
+                raise Refused(Action.ELSEWHERE, why_not, request.history)
             await self._ready.others(request.until)
             await self._turn(request, model, since)
 
     async def _outlast(
-        self, answer: Verdict, history: History, request: Request[T], wait: Wait
+        self, answer: Verdict, history: History, request: Request[T], model: ModelFacts, wait: Wait
     ) -> tuple[Verdict, Wait]:
         """Waits off the wire until the server is ready.
 
@@ -245,6 +267,7 @@ class Exchange:
             answer: How it showed that it is not.
             history: Of the texts.
             request: What waits.
+            model: Of it.
             wait: What was waited for it already, where it said before that it is ready, and was not.
 
         Returns:
@@ -253,6 +276,7 @@ class Exchange:
         Raises:
             Refused: It took too long.
         """
+        await self._move(answer, history, request, model)
         if request.slot is not None:
             request.slot.give_back()
         self._server.forget()
@@ -271,17 +295,7 @@ class Exchange:
         return answer, Wait(begun, min(PAUSE_MOST, wait.pause * 2 or PAUSE_LEAST))
 
     async def _refused(self, action: Action, fault: Fault, history: History, request: Request[T]) -> Refused:
-        """What goes up: without any word of the server that repeats a text or a key."""
-        if not fault.words:
-            return Refused(action, fault, history)
-        secrets = [*self._transport.secrets(), *request.texts]
-        if sum(map(len, secrets)) > LARGE_TEXTS:
-            words = await in_thread(screened, fault.words, secrets)
-        else:
-            words = screened(fault.words, secrets)
-        # A number in words that repeat a text may be the text's.
-        cap = None if words == WITHHELD else fault.max_texts
-        return Refused(action, replace(fault, words=words, max_texts=cap), history)
+        return await refusal(action, fault, history, [*self._transport.secrets(), *request.texts])
 
 
 async def _read(request: Request[T], reply: Reply) -> T | Reply | Unusable:
@@ -319,27 +333,6 @@ def _context(request: Request[Any], target: Target, history: History, mark: int 
         tls=target.base_url.startswith("https:"),
         texts=request.texts,
     )
-
-
-def _held_off(model: ModelFacts, form: Form, now: float, *, alone: bool) -> Held:
-    """The server has too much to do: how long that has been so."""
-    throttle, most = model.throttle, form.timeouts.total
-    throttle.refused(now, alone=alone, most=most)
-    return Held(row=max(1, throttle.row), seconds=now - throttle.since, most=most)
-
-
-def _push_less(slot: Slot, verdict: Verdict) -> None:
-    """Fewer requests in flight, where it was too many, or where one of them brought the server down."""
-    if verdict.singly:
-        slot.brought_down()
-    elif verdict.overload:
-        slot.overloaded()
-
-
-def _leave_behind(slot: Slot | None, server: ServerFacts, elapsed: float, usual: float | None) -> None:
-    """Nobody waits for what is on the wire any more; most servers go on with it, and it is in flight till then."""
-    if slot is not None and not server.drops_work:
-        slot.give_up(elapsed, usual)
 
 
 def _fingerprint(outcome: Reply | Broken | Unusable) -> int | None:

@@ -89,6 +89,7 @@ _BREAKS = {
 }
 _BROKE_OFF = (Break.CLOSED, Break.CUT)
 _TIMED_OUT = (Break.READ_TIMEOUT, Break.TOTAL_TIMEOUT)
+_ABSENT = (Break.NAME, Break.LOOKUP, Break.REFUSED, Break.CONNECT_TIMEOUT)
 
 
 def _broken(broken: Broken, seen: Context) -> Verdict:
@@ -100,6 +101,7 @@ def _broken(broken: Broken, seen: Context) -> Verdict:
         harmful=how in _BROKE_OFF or how in _TIMED_OUT,
         timed_out=how in _TIMED_OUT,
         status=broken.status,
+        absent=how in _ABSENT,
     )
     # A stale connection, or one with something left over on it, says nothing about the server.
     if broken.reused and not seen.resent and how in (Break.CLOSED, Break.NOT_HTTP):

@@ -84,6 +84,10 @@ class Ready:
         finally:
             self._waiters -= 1
 
+    async def now(self) -> bool:
+        """Whether the server itself answers ``/health`` now, and not with a 503."""
+        return _is_ready(await self._ask())
+
     @property
     def is_awaited(self) -> bool:
         """Whether a request waits for the server, which was not ready when that was sent."""

@@ -17,7 +17,13 @@ from embedwire._http.fields import NOTHING, Spoken
 from embedwire._servers.facts import ModelFacts
 from embedwire._settings.options import Kind
 from embedwire._settings.settings import Form
-from embedwire.exceptions import RequestError
+from embedwire.exceptions import (
+    AuthenticationFailed,
+    BadReply,
+    ConnectionFailed,
+    RequestError,
+    RequestTimeout,
+)
 
 Matrix = NDArray[np.float32]
 
@@ -33,6 +39,7 @@ class Action(enum.Enum):
     RETRY = "send again after a short pause"
     THROTTLE = "send again after a long pause"
     WAIT = "send again when the server says that it is ready"
+    ELSEWHERE = "send to another server at once"
     SPLIT = "send again in parts; a text that stands alone fails"
 
 
@@ -87,6 +94,7 @@ class Job:
         suspicious: Whether a failure that strikes again may be one text's: several callers share the request, or
             others of this form went well meanwhile.
         history: What happened to them before.
+        elsewhere: Whether another server would take them.
     """
 
     form: Form
@@ -98,6 +106,7 @@ class Job:
     until: Callable[[], float | None] = no_end
     suspicious: Callable[[], bool] = never
     history: History = NEW
+    elsewhere: Callable[[], bool] = never
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -147,6 +156,8 @@ class Fault:
         of_server: No text is involved, so that none is named.
         spoken: The fields of the request that it speaks of.
         exchanged: The server has another model than before, which is no text's fault.
+        absent: The server is not there, or not ready: nothing is of use until it is.
+        server: The one that it happened at; "" for none in particular.
     """
 
     error: type[RequestError]
@@ -169,13 +180,32 @@ class Fault:
     of_server: bool = False
     spoken: Spoken = NOTHING
     exchanged: bool = False
+    absent: bool = False
+    server: str = ""
+
+    @property
+    def of_one_server(self) -> bool:
+        """Whether it is this server's own, as far as can be told, so that another one may do what it does not."""
+        if self.of_text or self.harmful:
+            return False
+        own = issubclass(self.error, (AuthenticationFailed, BadReply, ConnectionFailed, RequestTimeout))
+        return (
+            own
+            or self.exchanged
+            or self.of_server
+            or self.status in _OF_ONE_SERVER
+            or 300 <= (self.status or 0) < 400
+        )
+
+
+_OF_ONE_SERVER = (402, 404, 405, 407, 410, 429, 501)  # no path, no model, nothing left to spend
 
 
 class Refused(Exception):
     """A job that got no vectors.
 
     Attributes:
-        action: SPLIT where smaller requests may help, else GIVE_UP.
+        action: SPLIT where smaller requests may help, ELSEWHERE where another server should be asked, else GIVE_UP.
         fault: What went wrong last.
         history: What happened to its texts.
     """

@@ -65,6 +65,22 @@ def noted(history: History, verdict: Verdict) -> History:
     )
 
 
+def moves(verdict: Verdict, history: History, retry: RetryPolicy) -> bool:
+    """Whether a failure is worth another server at once, where there is one.
+
+    Args:
+        verdict: Of the failure.
+        history: This failure included.
+        retry: The user's numbers.
+    """
+    if verdict.action is Action.WAIT:
+        return True
+    if verdict.action is Action.THROTTLE:
+        return retry.attempts > 1
+    passing = verdict.action is Action.RETRY or verdict.fault.timed_out
+    return passing and history.failures < retry.attempts
+
+
 def next_step(
     verdict: Verdict,
     history: History,

@@ -66,7 +66,7 @@ class Sending:
         Raises:
             Refused: There are none.
         """
-        name = await self._serving.name(job.form, job.model, slot, job.kind)
+        name = await self._serving.name(job.form, job.model, slot, job.kind, job.elsewhere)
         attempt, lessons = self._attempt(job, name, trials), MOST_LESSONS
         while True:
             try:
@@ -150,6 +150,7 @@ class Sending:
             texts=job.texts,
             until=job.until,
             suspicious=job.suspicious,
+            elsewhere=job.elsewhere,
             history=job.history,
         )
         logger.debug("sending %d texts, %d requests in flight", len(job.texts), slot.crowd)

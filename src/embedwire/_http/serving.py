@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 
 from embedwire._http.discovery import Discovery
 from embedwire._http.messages import screened
-from embedwire._http.records import Refused
+from embedwire._http.records import Refused, never
 from embedwire._http.transport import Transport
 from embedwire._servers.facts import ModelFacts, ServerFacts
 from embedwire._servers.slots import Slot
@@ -49,7 +50,12 @@ class Serving:
         return self._life
 
     async def name(
-        self, form: Form, facts: ModelFacts, slot: Slot | None = None, kind: Kind = "document"
+        self,
+        form: Form,
+        facts: ModelFacts,
+        slot: Slot | None = None,
+        kind: Kind = "document",
+        elsewhere: Callable[[], bool] = never,
     ) -> str | None:
         """The model to name: the user's, or the one that the server serves since its connections were made.
 
@@ -59,7 +65,7 @@ class Serving:
         if form.model is not None:
             return form.model
         self.life(facts)
-        name = await self._discovery.served_model(form, facts, slot, kind)
+        name = await self._discovery.served_model(form, facts, slot, kind, elsewhere)
         before = facts.of
         if facts.serves(name):
             logger.warning(

@@ -6,14 +6,15 @@ import asyncio
 import concurrent.futures
 import contextlib
 import copy
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 
 from embedwire._http.messages import to_error
 from embedwire._http.records import Fault, Matrix
 from embedwire._queue.lane import Lane
+from embedwire._queue.pool import Pool
 from embedwire._queue.records import OPEN, Call, Future, Item
 from embedwire._settings.options import Kind
-from embedwire.exceptions import DeadlineExceeded, RequestError, UsageError
+from embedwire.exceptions import DeadlineExceeded, Overloaded, RequestError, UsageError
 
 CROWD = 2**8  # calls that are told in one go: about 10 ms
 SLICE = 2000  # texts that enter or leave the queue in one go: about 5 ms
@@ -43,9 +44,13 @@ class Calls:
         """The open calls."""
         return list(self._open)
 
-    def has_room(self, kind: Kind, texts: int, max_queued: int) -> bool:
-        """Whether so many more texts may wait; a call that meets an empty queue always may."""
-        return self.texts[kind] == 0 or self.texts[kind] + texts <= max_queued
+    def check_room(self, kind: Kind, texts: int, max_queued: int, pool: Pool) -> None:
+        """Raises Overloaded where so many more texts may not wait; those of a call that meets an empty queue may."""
+        if self.texts[kind] and self.texts[kind] + texts > max_queued:
+            raise Overloaded(
+                f"{self.texts[kind]} texts wait for {pool.servers}, and {texts} more "
+                f"would go over max_queued={max_queued}. Send fewer at once, or raise max_queued=."
+            )
 
     def begin(self, call: Call) -> None:
         """A call comes; its texts enter the queue, a slice at a time, so that a million do not stop the loop."""
@@ -97,6 +102,25 @@ class Calls:
             if not number % CROWD:
                 yield
 
+    def fail_pool(self, pool: Pool, why: Fault | Exception, sent: int) -> None:
+        """No server of a pool can be used: nobody waits for one."""
+        calls = [call for call in self._open if call.lane.pool is pool]
+        if isinstance(why, Fault):
+            for call in calls:
+                self.fail_at(call, call.next_open(), why, sent)
+        else:
+            for _ in self.fail(calls, why):
+                pass
+
+    def end(self, calls: Collection[Call], task: asyncio.Task[None]) -> None:
+        """Ends calls whose batch is over and gave them nothing: where it was cancelled, the loop is ending."""
+        if task.cancelled():
+            for call in calls:
+                self.cancel(call)
+        elif calls:
+            for _ in self.fail(calls, _broke(task.exception())):
+                pass
+
     def cancel(self, call: Call) -> None:
         """The caller is gone: what only it wanted is not sent, or not waited for."""
         if call.open:
@@ -116,6 +140,7 @@ class Calls:
             error=DeadlineExceeded,
             what=f"the deadline passed with {call.left} of {call.count} texts left",
             cure="Raise deadline=, or send less at once; what was done is in the error's `completed`.",
+            server=batch.route.server if batch is not None and batch.member is not None else "",
         )
         self.fail_at(call, row, fault, batch.sent if batch is not None else 0)
         self._look()
@@ -183,7 +208,9 @@ def _unwanted(item: Item, call: Call) -> None:
 def _error(call: Call, row: int, fault: Fault, sent: int) -> RequestError:
     count = None if call.offset is not None else call.count
     index = None if fault.of_server else call.index(row)
-    return to_error(fault, attempts=sent, server=call.lane.route.server, index=index, count=count)
+    return to_error(
+        fault, attempts=sent, server=fault.server or call.lane.pool.servers, index=index, count=count
+    )
 
 
 def _another(error: Exception) -> Exception:
@@ -203,3 +230,13 @@ def _resolve(future: Future, matrix: Matrix | None = None, error: BaseException 
             future.set_result(matrix)
         else:
             future.cancel()
+
+
+def _broke(error: BaseException | None) -> Exception:
+    """What broke a batch that should have ended in vectors or a refusal: no memory, a log handler that exits."""
+    if isinstance(error, Exception):
+        return error
+    name = "nothing" if error is None else type(error).__name__
+    return UsageError(
+        f"{name} was raised on embedwire's event loop, by a log handler or a function passed in"
+    )

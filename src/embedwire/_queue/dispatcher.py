@@ -11,36 +11,39 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from functools import partial
 
-from embedwire._http.embed import Visitor
-from embedwire._http.records import Job, Refused
+from embedwire._http.records import Job, Refused, never
 from embedwire._queue.calls import Calls, Steps
 from embedwire._queue.lane import KINDS, Lane
-from embedwire._queue.outcomes import deliver, refuse
-from embedwire._queue.records import Batch, Call, Future, Route
+from embedwire._queue.outcomes import deliver, refuse, take_back
+from embedwire._queue.pool import Member, Pool
+from embedwire._queue.records import Batch, Call, Future
+from embedwire._queue.several import Everyone
 from embedwire._queue.usage import Ledger
 from embedwire._servers.slots import Slots
 from embedwire._settings.options import Kind
-from embedwire.exceptions import Overloaded, UsageError
 
 BULK_EVERY = 4  # after so many batches of queries in a row, one of the bulk that waits goes first
 
 
 class Dispatcher:
-    """Gives each free slot of a server to whoever is next, all visitors of that server together.
+    """Gives each free slot of one or several servers to whoever is next, all visitors of these servers together.
 
-    Its state is the lanes that have work, in the order of their turns, and the timer that looks again.
+    Its state is the lanes that have work, in the order of their turns, what sees to servers of which there are
+    several, and the timer that looks again.
 
     Args:
-        slots: How many requests may be in flight.
+        slots: How many requests may be in flight, at each server.
     """
 
-    def __init__(self, slots: Slots) -> None:
+    def __init__(self, *slots: Slots) -> None:
         self._slots = slots
-        self._lanes: OrderedDict[Route, Lane] = OrderedDict()
+        self._lanes: OrderedDict[Pool, Lane] = OrderedDict()
         self._calls = Calls(self._look, self._leave)
+        self._several = Everyone(self._taken_in, self._calls.fail_pool)
         self._queries_in_a_row = 0
         self._alarm = _Alarm(self._look)
-        slots.on_free.append(self._look)
+        for one in slots:
+            one.on_free.append(self._look)
 
     @property
     def queued(self) -> int:
@@ -49,7 +52,7 @@ class Dispatcher:
 
     def submit(
         self,
-        route: Route,
+        pool: Pool,
         texts: list[str],
         kind: Kind,
         future: Future,
@@ -63,12 +66,12 @@ class Dispatcher:
         """Queues a call; its matrix, or its error, comes with ``future``.
 
         Args:
-            route: Where the texts go.
+            pool: Where the texts go.
             texts: At least one, prompts included.
             kind: Queries go first.
             future: Gets a float32 matrix of shape ``(len(texts), dimensions)`` or an exception.
             deadline: In loop time.
-            max_queued: The most texts that may wait at this server; a call that meets an empty queue always may.
+            max_queued: The most texts that may wait in this queue; a call that meets an empty queue always may.
             offset: Index of the first text in the caller's list, if these are a part of one.
             normalize: Bring each vector to unit length.
             ledger: Adds up what the caller's client had embedded.
@@ -76,21 +79,17 @@ class Dispatcher:
         Raises:
             Overloaded: There is no room.
         """
-        if not self._calls.has_room(kind, len(texts), max_queued):
-            raise Overloaded(
-                f"{self._calls.texts[kind]} texts wait for {route.server}, and {len(texts)} more "
-                f"would go over max_queued={max_queued}. Send fewer at once, or raise max_queued=."
-            )
-        if not self._slots.in_flight:
-            route.visitor.wake()
-        lane = self._lanes.get(route)
+        self._calls.check_room(kind, len(texts), max_queued, pool)
+        pool.wake()
+        lane = self._lanes.get(pool)
         if lane is None:
-            lane = self._lanes[route] = Lane(route)
-            route.slots.enlist(lane, lane.wish)
+            lane = self._lanes[pool] = Lane(pool)
+            pool.enlist(lane)
         call = Call(
             lane, texts, kind, future, deadline=deadline, offset=offset, normalize=normalize, ledger=ledger
         )
         self._calls.begin(call)
+        self._several.begin(pool)
         self._look()
         return call
 
@@ -104,25 +103,26 @@ class Dispatcher:
         await _take(self._calls.fail(calls, error))
         self._look()
 
-    async def close(self, visitor: Visitor) -> None:
-        """Cancels what a visitor has under way, and waits until it has let go of its connections."""
-        tasks = [
-            batch.task
-            for route, lane in self._lanes.items()
-            if route.visitor is visitor
-            for batches in lane.under_way.values()
-            for batch in batches
-            if batch.task is not None
-        ]
+    async def close(self, pools: Iterable[Pool]) -> None:
+        """Cancels what is under way to servers that nobody uses any more, and waits until connections are let go of."""
+        lanes = [self._lanes[pool] for pool in pools if pool in self._lanes]
+        tasks = [*self._several.tasks(pools), *(task for lane in lanes for task in lane.tasks())]
+        self._several.leave(pools)
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
+    def leave(self, pools: Iterable[Pool]) -> None:
+        """Sees no more to servers that nobody uses any more."""
+        self._several.leave(pools)
+
     def stop(self) -> None:
         """Looks no more: the last visitor leaves. Each of its clients ends its own calls, which may still be open."""
         self._alarm.stop()
-        if self._look in self._slots.on_free:
-            self._slots.on_free.remove(self._look)
+        self._several.close_now()
+        for slots in self._slots:
+            if self._look in slots.on_free:
+                slots.on_free.remove(self._look)
 
     def close_now(self) -> None:
         """Looks no more, and tells nobody: the process ends."""
@@ -131,10 +131,16 @@ class Dispatcher:
 
     def _leave(self, lane: Lane) -> None:
         """A lane that has no work is forgotten, and its users' wishes with it."""
-        if not lane.busy and self._lanes.get(lane.route) is lane:
-            del self._lanes[lane.route]
-            lane.route.slots.dismiss(lane)
+        if not lane.busy and self._lanes.get(lane.pool) is lane:
+            del self._lanes[lane.pool]
+            lane.pool.dismiss(lane)
             lane.rest()
+
+    def _taken_in(self, pool: Pool, member: Member) -> None:
+        """A server is in use from now on."""
+        if pool in self._lanes:
+            self._lanes[pool].hand_over(member)
+        self._look()
 
     def _look(self) -> None:
         """Gives every free slot to whoever is next: a repeat that waits, or a new batch."""
@@ -144,58 +150,62 @@ class Dispatcher:
     def _start_next(self) -> bool:
         now = asyncio.get_running_loop().time()
         for kind in reversed(KINDS) if self._queries_in_a_row >= BULK_EVERY else KINDS:
-            places = self._slots.free(kind)
-            if places and (self._slots.resume(kind) or self._form(kind, now, places)):
+            free = {slots: places for slots in self._slots if (places := slots.free(kind))}
+            if not free:
+                continue
+            if any(slots.resume(kind) for slots in free) or self._form(kind, now, free):
                 self._queries_in_a_row = self._queries_in_a_row + 1 if kind == "query" else 0
                 return True
-            if places:
-                for lane in self._lanes.values():
-                    lane.rest(kind)
+            for lane in self._lanes.values():
+                lane.rest(kind, free)
         return False
 
-    def _form(self, kind: Kind, now: float, places: int) -> bool:
+    def _form(self, kind: Kind, now: float, free: dict[Slots, int]) -> bool:
         """Starts the next batch of a kind, where one may be sent; lanes take turns."""
-        for route, lane in list(self._lanes.items()):
-            if not (lane.calls[kind] or lane.parts[kind]) or lane.full(kind):
+        for pool, lane in list(self._lanes.items()):
+            if not (lane.calls[kind] or lane.parts[kind]):
                 continue
-            moment = lane.closed_until(now)
-            if moment > now:
-                self._alarm.set(moment)
-                continue
-            batch = lane.take(kind, now, places)
-            if batch is not None:
-                self._lanes.move_to_end(route)
-                self._start(batch, now, places)
-                return True
+            members = pool.next(kind, free, now)
+            for member in members:
+                if lane.full(kind, member):
+                    continue
+                moment = lane.closed_until(member.route, now)
+                if moment > now:
+                    self._alarm.set(moment)
+                    continue
+                batch = lane.take(kind, now, sum(free[one.route.slots] for one in members), member)
+                if batch is not None:
+                    self._lanes.move_to_end(pool)
+                    self._start(batch, member, now, free[member.route.slots])
+                    return True
         return False
 
-    def _start(self, batch: Batch, now: float, places: int) -> None:
-        """Sends a batch, in one of so many places that are free."""
-        lane, loop = batch.lane, asyncio.get_running_loop()
-        batch.slot = self._slots.take(batch.kind)
-        all_taken = batch.full and (places == 1 or lane.closed_until(now) > now)
-        sizes, window = lane.route.sizes, self._slots.window
+    def _start(self, batch: Batch, member: Member, now: float, places: int) -> None:
+        """Sends a batch to a server, in one of so many places that are free there."""
+        lane, route, loop = batch.lane, member.route, asyncio.get_running_loop()
+        batch.slot = route.slots.take(batch.kind)
+        member.under_way[batch.kind] += 1
+        all_taken = batch.full and (places == 1 or lane.closed_until(route, now) > now)
+        sizes, window = route.sizes, route.slots.window
         batch.number = sizes.sent(batch.kind, batch.work, now, all_taken=all_taken, window=window)
         lane.under_way[batch.kind].add(batch)
-        job = Job(
-            form=lane.route.form,
-            model=lane.route.model,
-            kind=batch.kind,
-            texts=batch.texts,
-            waiting=self.queued - len(batch.items),
-            spare=not batch.history.sent and lane.has_room(batch),
-            until=batch.until,
-            suspicious=batch.suspicious,
-            history=batch.history,
-        )
-        batch.reserved = lane.route.visitor.reserve(job)
+        job = _job(batch, self.queued - len(batch.items))
+        batch.reserved = route.visitor.reserve(job)
         batch.task = loop.create_task(self._send(batch, job))
-        batch.task.add_done_callback(partial(self._over, batch))
+        batch.task.add_done_callback(partial(self._over, batch, member))
 
     async def _send(self, batch: Batch, job: Job) -> None:
         assert batch.slot is not None  # noqa: S101 - it was started
         try:
-            vectors = await batch.lane.route.visitor.send(job, batch.slot, batch.reserved)
+            if batch.lane.pool.several:
+                vectors = await self._several.of(batch.lane.pool).vectors(batch, job)
+            else:
+                vectors = await batch.route.visitor.send(job, batch.slot, batch.reserved)
+        except asyncio.CancelledError:
+            if not batch.moved:
+                raise
+            take_back(batch)
+            steps: Steps = iter(())
         except Refused as refused:
             steps = refuse(batch, refused, self._calls)
         except Exception as error:
@@ -206,29 +216,39 @@ class Dispatcher:
         batch.over, batch.task = True, None  # the end of its callers is not its own
         await _take(steps)
 
-    def _over(self, batch: Batch, task: asyncio.Task[None]) -> None:
+    def _over(self, batch: Batch, member: Member, task: asyncio.Task[None]) -> None:
         """A batch is over; also where its task was cancelled before it began. None of its callers stays behind."""
-        lane = batch.lane
+        lane, route = batch.lane, member.route
         batch.over = True
         lane.under_way[batch.kind].discard(batch)
-        left = {call for item in batch.items if item.batch is batch for call, _ in item.rows()}
-        left.update(call for call in batch.owed if call.open)
-        if left and task.cancelled():  # nobody here asked for it: the loop is ending
-            for call in left:
-                self._calls.cancel(call)
-        elif left:
-            for _ in self._calls.fail(left, _broke(task.exception())):
-                pass
+        member.under_way[batch.kind] -= 1
+        self._calls.end(batch.left(), task)
         batch.items.clear()  # which lead back to it: only the garbage collector would find them
-        lane.route.visitor.release(lane.route.form, batch.reserved, sent=batch.sent)
+        route.visitor.release(route.form, batch.reserved, sent=batch.sent)
         try:
-            lane.route.sizes.tuners[batch.kind].left(batch.number, asyncio.get_running_loop().time())
+            route.sizes.tuners[batch.kind].left(batch.number, asyncio.get_running_loop().time())
         finally:
             self._leave(lane)
             if batch.slot is not None and batch.slot.held:
                 batch.slot.give_back()  # which looks
             else:
                 self._look()
+
+
+def _job(batch: Batch, waiting: int) -> Job:
+    lane, route = batch.lane, batch.route
+    return Job(
+        form=route.form,
+        model=route.model,
+        kind=batch.kind,
+        texts=batch.texts,
+        waiting=waiting,
+        spare=not batch.history.sent and lane.has_room(batch),
+        until=batch.until,
+        suspicious=batch.suspicious,
+        history=batch.history,
+        elsewhere=batch.elsewhere if lane.pool.several else never,
+    )
 
 
 async def _take(steps: Steps) -> None:
@@ -263,13 +283,3 @@ class _Alarm:
     def _ring(self) -> None:
         self._timer = None
         self._look()
-
-
-def _broke(error: BaseException | None) -> Exception:
-    """What broke a batch that should have ended in vectors or a refusal: no memory, a log handler that exits."""
-    if isinstance(error, Exception):
-        return error
-    name = "nothing" if error is None else type(error).__name__
-    return UsageError(
-        f"{name} was raised on embedwire's event loop, by a log handler or a function passed in"
-    )

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import OrderedDict, deque
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from dataclasses import replace
+from itertools import chain
 
 from embedwire._http.attempt import LONGEST_SAMPLE
 from embedwire._http.discovery import LEARN_FROM
-from embedwire._queue.records import ROWS, Batch, Call, Item, Route
+from embedwire._queue.pool import Member, Pool, Route
+from embedwire._queue.records import ROWS, Batch, Call, Item
 from embedwire._servers.sizes import Limits, least
-from embedwire._servers.slots import Wish
+from embedwire._servers.slots import Slots
 from embedwire._servers.tuner import PER_TEXT
 from embedwire._settings.options import Kind
 
@@ -30,8 +33,8 @@ class Lane:
         trying: One text alone is sent to see whether the server takes any; all else waits.
     """
 
-    def __init__(self, route: Route) -> None:
-        self.route = route
+    def __init__(self, pool: Pool) -> None:
+        self.pool = pool
         # What waits or travels; a number where only one call wants a text that waits: which call and which row that is.
         self.items: dict[str, Item | int] = {}
         self._numbered: dict[int, Call] = {}
@@ -51,37 +54,43 @@ class Lane:
             for kind in KINDS
         )
 
-    @property
-    def accepted(self) -> bool:
-        """Whether the server ever embedded a text of this form."""
-        return self.route.model.seconds is not None
-
-    def wish(self) -> Wish:
-        """The most requests in flight that this lane's users want."""
-        return self.route.sizes.wish()
-
-    def full(self, kind: Kind) -> bool:
-        """Whether so many batches are under way that no more should be formed: what pauses has left the wire."""
+    def full(self, kind: Kind, member: Member) -> bool:
+        """Whether a server has so many batches that no more should be formed: what pauses has left the wire."""
         if self.trying:
             return self.on_the_wire()
-        wish, under_way = self.wish(), len(self.under_way[kind])
+        wish, under_way = member.route.sizes.wish(), member.under_way[kind]
         return under_way >= (max(QUERIES_UNDER_WAY, wish.all) if kind == "query" else wish.documents)
+
+    def tasks(self) -> list[asyncio.Task[None]]:
+        """What is under way."""
+        return [batch.task for batch in chain(*self.under_way.values()) if batch.task is not None]
+
+    def hand_over(self, member: Member) -> None:
+        """What waits in vain for another server goes to this one, which is back."""
+        for batch in chain(*self.under_way.values()):
+            waits = batch.slot is not None and not batch.slot.held and batch.route.visitor.ready.is_awaited
+            if waits and batch.member is not member and batch.task is not None:
+                batch.moved = True
+                batch.task.cancel()
 
     def on_the_wire(self, but: Batch | None = None) -> bool:
         """Whether another batch is on the wire now."""
         batches = (batch for under_way in self.under_way.values() for batch in under_way if batch is not but)
         return any(batch.slot is not None and batch.slot.held for batch in batches)
 
-    def closed_until(self, now: float) -> float:
+    def closed_until(self, route: Route, now: float) -> float:
         """The moment at which the user's rate limit lets the next request through; ``now`` if at once."""
-        rate = self.route.form.rate
-        return now if rate is None else max(now, self.route.visitor.limiter(rate).next_moment(now))
+        rate = route.form.rate
+        return now if rate is None else max(now, route.visitor.limiter(rate).next_moment(now))
 
-    def rest(self, kind: Kind | None = None) -> None:
-        """There is a slot and nothing for it, so that no size can be measured now; of one kind, or of any."""
+    def rest(self, kind: Kind | None = None, free: Container[Slots] | None = None) -> None:
+        """There is a slot and nothing for it, so that no size can be measured now; of a kind, and at servers."""
         for one in KINDS if kind is None else (kind,):
-            if not self.calls[one]:
-                self.route.sizes.rest(one)
+            if self.calls[one]:
+                continue
+            for member in self.pool.members:
+                if free is None or member.route.slots in free:
+                    member.route.sizes.rest(one)
 
     def enter(self, call: Call, most: int) -> None:
         """Puts a call's next texts into the queue."""
@@ -130,7 +139,7 @@ class Lane:
         if self.items.get(item.text) is item:
             del self.items[item.text]
 
-    def take(self, kind: Kind, now: float, places: int) -> Batch | None:
+    def take(self, kind: Kind, now: float, places: int, member: Member) -> Batch | None:
         """The next batch of a kind: a part of one that failed, or as many waiting texts as one request carries.
 
         The next call's texts go first, then it is another call's turn.
@@ -139,31 +148,36 @@ class Lane:
             kind: Of the texts.
             now: The time.
             places: Requests that may be sent now, this one included; few texts are spread over them.
+            member: The server that it goes to.
         """
-        parts = self.parts[kind]
-        while parts:
-            part = parts.popleft()
-            if part.wanted:
-                return part
+        if (part := self._part(kind, member)) is not None:
+            return part
         if not self.calls[kind]:
             return None
-        batch = Batch(self, kind, since=self.successes)
+        batch = Batch(self, kind, since=self.successes, member=member)
         self._fill(batch, now, places)
         return batch if batch.items else None
 
+    def _part(self, kind: Kind, member: Member) -> Batch | None:
+        """The first part of a failed batch that may go to a server."""
+        parts = self.parts[kind]
+        while parts and not parts[0].wanted:
+            parts.popleft()
+        for place, part in enumerate(parts):
+            if part.wanted and self.pool.may(member, part.avoid):
+                del parts[place]
+                part.member = member
+                return part
+        return None
+
     def has_room(self, batch: Batch, text: int = LONGEST_SAMPLE) -> bool:
         """Whether one more text, of so many characters, would be within what the user and the server allow."""
-        texts, chars = self._most_texts(), self.route.sizes.limits(batch.kind).chars
+        texts, chars = _most_texts(batch.route), batch.route.sizes.limits(batch.kind).chars
         return (texts is None or len(batch.items) < texts) and (chars is None or batch.chars + text <= chars)
 
-    def _most_texts(self) -> int | None:
-        """What the user and the server allow in one request, whatever is the best for now."""
-        fixed = self.route.form.batch
-        return least(self.route.sizes.sizing.texts_allowed, fixed.texts if fixed else None)
-
-    def _with_room(self, limits: Limits, call: Call) -> Limits:
+    def _with_room(self, limits: Limits, call: Call, route: Route) -> Limits:
         """Limits of a batch that has room for one text more, where the call that is next has many left."""
-        most = self._most_texts()
+        most = _most_texts(route)
         if most is None or most < 2 or limits.texts is None or limits.texts < most:
             return limits
         if call.count - call.cursor < LEARN_FROM:
@@ -172,10 +186,11 @@ class Lane:
 
     def _fill(self, batch: Batch, now: float, places: int) -> None:
         """Moves waiting texts into a batch, as many as it can carry."""
-        calls, limits = self.calls[batch.kind], self._limits(batch.kind, now)
-        if batch.kind == "document" and self.route.visitor.wants_room(self.route.form, self.route.model):
-            limits = self._with_room(limits, next(iter(calls)))
-        share = None if self.route.form.rate is not None else _share(calls, limits, places)
+        route, calls = batch.route, self.calls[batch.kind]
+        limits = _limits(route, batch.kind, now)
+        if batch.kind == "document" and route.visitor.wants_room(route.form, route.model):
+            limits = self._with_room(limits, next(iter(calls)), route)
+        share = None if route.form.rate is not None else _share(calls, limits, places)
         load, full = _Load(limits if share is None else replace(limits, texts=share)), False
         for _ in range(len(calls)):
             call = next(iter(calls))
@@ -187,20 +202,7 @@ class Lane:
             if full:
                 break
         batch.full = full and share is None and bool(calls)
-        self.route.sizes.sizing.sent(len(batch.items), batch.chars)
-
-    def _limits(self, kind: Kind, now: float) -> Limits:
-        limits, rate = self.route.sizes.limits(kind), self.route.form.rate
-        if rate is None:
-            return limits
-        room = self.route.visitor.limiter(rate).room(now)
-        return Limits(
-            texts=least(limits.texts, room.texts),
-            chars=least(limits.chars, room.chars),
-            work=limits.work,
-            free=limits.free,
-            alone=limits.alone,
-        )
+        route.sizes.sizing.sent(len(batch.items), batch.chars)
 
     def _move(self, batch: Batch, call: Call, load: _Load, now: float) -> bool:
         """Moves a call's waiting texts into a batch; True once it can carry no more.
@@ -222,6 +224,26 @@ class Lane:
                 call.cursor += 1
                 return True
         return False
+
+
+def _most_texts(route: Route) -> int | None:
+    """What the user and the server allow in one request, whatever is the best for now."""
+    fixed = route.form.batch
+    return least(route.sizes.sizing.texts_allowed, fixed.texts if fixed else None)
+
+
+def _limits(route: Route, kind: Kind, now: float) -> Limits:
+    limits, rate = route.sizes.limits(kind), route.form.rate
+    if rate is None:
+        return limits
+    room = route.visitor.limiter(rate).room(now)
+    return Limits(
+        texts=least(limits.texts, room.texts),
+        chars=least(limits.chars, room.chars),
+        work=limits.work,
+        free=limits.free,
+        alone=limits.alone,
+    )
 
 
 def _share(calls: Iterable[Call], limits: Limits, places: int) -> int | None:

@@ -8,7 +8,7 @@ from embedwire._http.records import Action, Fault, Matrix, Refused, Vectors
 from embedwire._http.reply import EMBED_AGAIN
 from embedwire._http.steps import Work
 from embedwire._queue.calls import CROWD, Calls, Steps
-from embedwire._queue.lane import Lane
+from embedwire._queue.pool import Pool
 from embedwire._queue.records import Batch, Call, Item, Whole
 from embedwire._queue.splitting import by_caller, parts, wanted
 from embedwire.exceptions import BadReply, ServerRefused, TextRefused
@@ -33,7 +33,7 @@ def deliver(batch: Batch, vectors: Vectors, calls: Calls) -> Steps:
         chars = total if len(places) == 1 else sum(len(batch.items[at].text) for at in positions)
         _count(call, batch, vectors, len(rows), chars, chars / total if total else 1 / len(places))
         if call.open:
-            _put(call, rows, matrix if positions == everything else matrix[positions], vectors, calls)
+            _put(batch, call, rows, matrix if positions == everything else matrix[positions], vectors, calls)
         del batch.owed[call]
         if not number % CROWD:
             yield
@@ -55,9 +55,10 @@ def _places(batch: Batch) -> Work[tuple[dict[Call, tuple[list[int], list[int]]],
     return places, total
 
 
-def _put(call: Call, rows: list[int], some: Matrix, vectors: Vectors, calls: Calls) -> None:
+def _put(batch: Batch, call: Call, rows: list[int], some: Matrix, vectors: Vectors, calls: Calls) -> None:
     """Gives a call its vectors, some of those that came."""
-    if fault := _of_another_model(call, vectors):
+    if fault := _of_another_model(call, vectors, batch.lane.pool):
+        fault = replace(fault, server=batch.route.server)
         calls.fail_at(call, call.next_open(), fault, vectors.sent)
     else:
         call.put(rows, some)
@@ -67,23 +68,22 @@ def _put(call: Call, rows: list[int], some: Matrix, vectors: Vectors, calls: Cal
 def _count(call: Call, batch: Batch, vectors: Vectors, texts: int, chars: int, share: float) -> None:
     """Counts a request that went well; who left meanwhile pays a share, too, and has no vectors of it."""
     before, ledger = batch.history.sent, call.ledger
-    ledger.sent(vectors.sent - before, share, again=before > 0)
+    ledger.sent(vectors.sent - before + batch.hedges, share, again=before > 0)
     texts, chars = (texts, chars) if call.open else (0, 0)
     ledger.embedded(texts, chars, vectors.tokens, vectors.seconds, share)
 
 
 def refuse(batch: Batch, refused: Refused, calls: Calls) -> Steps:
-    """Divides a batch that got no vectors, or fails whose it is."""
-    fault, lane = refused.fault, batch.lane
-    _note_refused(batch, refused.history.sent - batch.history.sent)
-    batch.history = refused.history
-    if fault.max_texts is not None and fault.max_texts < len(batch.items):
-        lane.route.sizes.sizing.texts.named(fault.max_texts)
+    """Divides a batch that got no vectors, or fails whose it is; another server may take it first."""
+    lane, fault = batch.lane, _noted(batch, refused)
+    if _goes_elsewhere(batch, refused.action, fault):
+        move(batch)
+        return
     if batch.whole is not None:
         batch.whole.parts = 0  # never all of them now: its size was not the only reason
     if refused.action is not Action.SPLIT and not _may_be_one_texts(batch, fault):
         yield from _fail_or_part(batch, fault, calls)
-    elif fault.unclear and not lane.accepted:
+    elif fault.unclear and not lane.pool.accepted:
         if not _try_one(batch):
             fault = _of_request(fault)
             blank = not any(item.text.strip() for item in batch.items)
@@ -94,11 +94,48 @@ def refuse(batch: Batch, refused: Refused, calls: Calls) -> Steps:
         yield from _refuse_text(batch.items[0], batch, fault, calls)
 
 
+def _noted(batch: Batch, refused: Refused) -> Fault:
+    """What is learnt from a failure, and counted; whose it is."""
+    fault = refused.fault
+    _note_refused(batch, refused.history.sent - batch.history.sent + batch.hedges)
+    batch.history = refused.history
+    if fault.max_texts is not None and fault.max_texts < len(batch.items):
+        batch.route.sizes.sizing.texts.named(fault.max_texts)
+    return replace(fault, server=batch.route.server)
+
+
+def _goes_elsewhere(batch: Batch, action: Action, fault: Fault) -> bool:
+    """Whether another server should try it: a failure of this one's own, or a text that is too long for it."""
+    attempts = batch.lane.pool.form.retry.attempts
+    if fault.exchanged and batch.lane.pool.several and batch.history.failures < attempts:
+        return True  # its vectors may be used once it is known what all servers have now
+    if not batch.elsewhere():
+        return False
+    if action is Action.ELSEWHERE or (action is Action.GIVE_UP and fault.of_one_server):
+        return True
+    return fault.too_long and len(batch.items) == 1 and batch.lane.pool.larger(batch.member, batch.avoid)
+
+
+def move(batch: Batch) -> None:
+    """Puts a batch back in front, for another server than the one where it was."""
+    part = _part(batch, wanted(batch), batch.whole, bisecting=batch.history.bisecting)
+    part.avoid |= {batch.member} if batch.member is not None else set()
+    part.trial = batch.trial
+    batch.lane.parts[batch.kind].appendleft(part)
+
+
+def take_back(batch: Batch) -> None:
+    """A batch that waits for its server in vain goes to another one."""
+    _note_refused(batch, batch.sent - batch.history.sent)
+    batch.history = replace(batch.history, sent=batch.sent)
+    move(batch)
+
+
 def _refuse_text(item: Item, batch: Batch, fault: Fault, calls: Calls) -> Steps:
     """A text was refused that stands alone."""
     if fault.too_long:
-        batch.lane.route.sizes.sizing.lengths.refused(len(item.text))
-    if _refuses_everything(batch.lane, fault, len(item.text)):
+        batch.route.sizes.sizing.lengths.refused(len(item.text))
+    if _refuses_everything(batch, fault, len(item.text)):
         yield from _fail_all(batch, _of_server(fault), calls)
     else:
         yield from _fail_text(item, batch, fault if item.text.strip() else _of_blank(fault), calls)
@@ -184,8 +221,8 @@ def _may_be_one_texts(batch: Batch, fault: Fault) -> bool:
         fault.harmful
         and not fault.timed_out
         and history.breaks > 1
-        and history.failures >= lane.route.form.retry.attempts
-        and lane.accepted
+        and history.failures >= lane.pool.form.retry.attempts
+        and lane.pool.accepted
         and lane.refused < HARMED_IN_A_ROW
         and len(batch.items) > 1
     )
@@ -193,7 +230,7 @@ def _may_be_one_texts(batch: Batch, fault: Fault) -> bool:
 
 def _divide(batch: Batch, fault: Fault) -> None:
     """Puts the parts of a batch back: by the cap that the server named, by caller, or in halves."""
-    sizing, tuner = batch.lane.route.sizes.sizing, batch.lane.route.sizes.tuners[batch.kind]
+    sizing, tuner = batch.route.sizes.sizing, batch.route.sizes.tuners[batch.kind]
     divided = parts(batch, fault, batch.history)
     whole = None
     if not fault.of_text and fault.position is None:
@@ -221,6 +258,7 @@ def _put_back(batch: Batch, divided: list[list[Item]], whole: Whole | None, *, b
 def _part(batch: Batch, items: list[Item], whole: Whole | None, *, bisecting: bool) -> Batch:
     history = replace(batch.history, bisecting=bisecting)
     part = Batch(batch.lane, batch.kind, history=history, since=batch.since, whole=whole)
+    part.avoid = batch.avoid
     for item in items:
         part.add(item)
     return part
@@ -237,14 +275,15 @@ def _fail_text(item: Item, batch: Batch, fault: Fault, calls: Calls) -> Steps:
             yield
 
 
-def _refuses_everything(lane: Lane, fault: Fault, length: int) -> bool:
+def _refuses_everything(batch: Batch, fault: Fault, length: int) -> bool:
     """Whether it is the server, not this text: else a wrong setting would cost a request for every text."""
-    if fault.of_text or (fault.too_long and 0 < lane.route.sizes.sizing.lengths.longest < length):
+    lane = batch.lane
+    if fault.of_text or (fault.too_long and 0 < batch.route.sizes.sizing.lengths.longest < length):
         return False
     lane.refused += 1
     if fault.harmful:
         return lane.refused >= HARMED_IN_A_ROW
-    return lane.refused >= (REFUSED_IN_A_ROW if lane.accepted else REFUSED_AT_FIRST)
+    return lane.refused >= (REFUSED_IN_A_ROW if lane.pool.accepted else REFUSED_AT_FIRST)
 
 
 def _of_server(fault: Fault) -> Fault:
@@ -255,13 +294,13 @@ def _of_server(fault: Fault) -> Fault:
     )
 
 
-def _of_another_model(call: Call, vectors: Vectors) -> Fault | None:
+def _of_another_model(call: Call, vectors: Vectors, pool: Pool) -> Fault | None:
     """What is wrong with vectors that cannot stand beside the call's first ones; None where they can."""
     width = vectors.matrix.shape[1]
     if not call.make_room(width):
         assert call.matrix is not None  # noqa: S101 - it has a width
         return other_width(width, call.matrix.shape[1])
-    if not call.of_one_model(vectors):
+    if not call.of_one_model(pool.identity(vectors)):
         return _exchanged("vectors of another model than this call's first ones")
     return None
 
@@ -278,11 +317,12 @@ def _exchanged(what: str) -> Fault:
 
 def _note_size(batch: Batch, took: float) -> None:
     """A batch of this size went well; where all parts of a refused one did, it was refused for its size."""
-    sizing, texts, chars = batch.lane.route.sizes.sizing, len(batch.items), batch.chars
+    sizing, texts, chars = batch.route.sizes.sizing, len(batch.items), batch.chars
     sizing.texts.taken(texts)
     sizing.chars.taken(chars)
     sizing.lengths.taken(max(len(item.text) for item in batch.items))
-    batch.lane.route.sizes.tuners[batch.kind].done(batch.number, batch.work, took)
+    if not batch.hedges:
+        batch.route.sizes.tuners[batch.kind].done(batch.number, batch.work, took)
     whole = batch.whole
     if whole is None or not whole.parts:
         return

@@ -11,17 +11,15 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import numpy as np
 
-from embedwire._http.embed import Visitor
-from embedwire._http.records import NEW, Fault, History, Matrix, Vectors
+from embedwire._http.records import NEW, Fault, History, Matrix
 from embedwire._http.vectors import normalized
+from embedwire._queue.pool import Member, Route
 from embedwire._queue.usage import Ledger
-from embedwire._servers.facts import ModelFacts, same_model
+from embedwire._servers.facts import same_model
 from embedwire._servers.limiter import Sent
-from embedwire._servers.sizes import FormSizes
-from embedwire._servers.slots import Slot, Slots
+from embedwire._servers.slots import Slot
 from embedwire._servers.tuner import PER_TEXT
 from embedwire._settings.options import Kind
-from embedwire._settings.settings import Form
 from embedwire.exceptions import Completed
 
 if TYPE_CHECKING:
@@ -32,22 +30,6 @@ Future: TypeAlias = asyncio.Future[Matrix] | concurrent.futures.Future[Matrix]
 OPEN, DONE, FAILED = 0, 1, 2  # states of a row
 
 ROWS = 2**32  # more than a call can have
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Route:
-    """The way of all texts of one form: a server's slots, who sends, what is known of the model, and sizes."""
-
-    form: Form
-    slots: Slots
-    visitor: Visitor
-    model: ModelFacts
-    sizes: FormSizes
-
-    @property
-    def server(self) -> str:
-        """Base URL, for messages."""
-        return self.visitor.target.base_url
 
 
 class Call:
@@ -135,9 +117,8 @@ class Call:
             self.matrix = np.empty((self.count, width), dtype=np.float32)
         return bool(self.matrix.shape[1] == width)
 
-    def of_one_model(self, vectors: Vectors) -> bool:
-        """Whether vectors may be of the model that this call's first ones are of."""
-        models = vectors.model, vectors.asked
+    def of_one_model(self, models: tuple[str | None, str | None]) -> bool:
+        """Whether vectors of these models may be of the one that this call's first ones are of."""
         known = self.models
         self.models = known[0] or models[0], known[1] or models[1]
         return all(map(same_model, known, models))
@@ -246,6 +227,10 @@ class Batch:
         reserved: Its moment under a rate limit.
         over: It has come back; nobody joins its texts any more.
         owed: Callers whose vectors have come and who were not told yet.
+        member: The server that it goes to.
+        avoid: Servers at which its texts failed.
+        hedges: Requests sent for it beside those of its own slot.
+        moved: It is taken from a server that it waits for, to go to another one.
     """
 
     lane: Lane
@@ -264,6 +249,20 @@ class Batch:
     reserved: Sent | None = None
     over: bool = False
     owed: dict[Call, Any] = field(default_factory=dict)
+    member: Member | None = None
+    avoid: frozenset[Member] = frozenset()
+    hedges: int = 0
+    moved: bool = False
+
+    @property
+    def route(self) -> Route:
+        """The way to the server that it goes to."""
+        assert self.member is not None  # noqa: S101 - it was taken for one
+        return self.member.route
+
+    def elsewhere(self) -> bool:
+        """Whether another server, at which its texts did not fail yet, would take it."""
+        return self.lane.pool.other(than={self.member, *self.avoid})
 
     def add(self, item: Item) -> None:
         """Takes a wanted text in."""
@@ -285,7 +284,7 @@ class Batch:
     @property
     def sent(self) -> int:
         """Requests sent for these texts so far."""
-        return self.history.sent + (self.slot.sent if self.slot is not None else 0)
+        return self.history.sent + (self.slot.sent if self.slot is not None else 0) + self.hedges
 
     def callers(self) -> dict[Call, int]:
         """The open calls that want a text of it, each with the first row that does."""
@@ -294,6 +293,11 @@ class Batch:
             for call, row in item.rows():
                 callers.setdefault(call, row)
         return callers
+
+    def left(self) -> set[Call]:
+        """The open calls that still wait for it."""
+        left = {call for item in self.items if item.batch is self for call, _ in item.rows()}
+        return left | {call for call in self.owed if call.open}
 
     def until(self) -> float | None:
         """The last of its callers' deadlines, in loop time; None if somebody waits without one."""

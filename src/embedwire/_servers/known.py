@@ -6,10 +6,11 @@ No locks: each fact is one plain assignment, and one that is lost does no harm.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
+from embedwire._servers.agreement import Agreed, Terms
 from embedwire._servers.facts import ModelFacts, ServerFacts
 from embedwire._servers.limiter import CHARS, MINUTE, REQUESTS, SECOND, TEXTS, Limit, Quota, RateLimiter
 from embedwire._servers.sizes import Sizing
@@ -40,6 +41,10 @@ class ServerInfo:
         batch_size: Most texts that one request carries now; None: no limit but that of characters. While
             ``batch_size="auto"`` this is what was found so far.
         concurrency: Requests with documents that may be in flight now, likewise. Both do not count in a comparison.
+        servers: Where there are several, the same of each; the rest is then of the first one in use. Else empty.
+        state: Of one of several: "in use"; "not met" until it was compared with the others; "left out" where it has
+            another model, or refuses what the client asks; "set aside" while it is away, fails or hangs.
+        reason: Why it is not in use.
     """
 
     url: str
@@ -53,11 +58,15 @@ class ServerInfo:
     base64: bool | None = None
     batch_size: int | None = field(default=None, compare=False)
     concurrency: int | None = field(default=None, compare=False)
+    servers: tuple[ServerInfo, ...] = ()
+    state: str = "in use"
+    reason: str = ""
 
 
 _servers: dict[str, ServerFacts] = {}
 _models: dict[tuple[Target, Variant], ModelFacts] = {}
 _sizings: dict[tuple[Target, Variant], Sizing] = {}
+_agreed: dict[tuple[frozenset[Target], Variant, Terms], Agreed] = {}
 _quotas: dict[tuple[Target, Limit], Quota] = {}
 _quotas_lock = [threading.RLock()]  # the one in use; a forked child gets a new one
 
@@ -75,6 +84,11 @@ def model_facts(target: Target, variant: Variant) -> ModelFacts:
 def sizing(target: Target, variant: Variant) -> Sizing:
     """How large requests for a model may be."""
     return _remember(_sizings, (target, variant), lambda: Sizing(server_facts(target.base_url)))
+
+
+def agreed(targets: Iterable[Target], variant: Variant, terms: Terms) -> Agreed:
+    """What is known of the model of several servers."""
+    return _remember(_agreed, (frozenset(targets), variant, terms), Agreed)
 
 
 def rate_limiter(target: Target, rate: RateLimit, now: float) -> RateLimiter:
@@ -97,6 +111,21 @@ def rate_limiter(target: Target, rate: RateLimit, now: float) -> RateLimiter:
         for quota in quotas:
             quota.touch(now)
     return RateLimiter(tuple(quotas), lock)
+
+
+def servers_info(targets: Sequence[Target], terms: Terms, *forms: Form) -> ServerInfo:
+    """What is known of the servers of a client, for its first form of requests, or else for the others."""
+    infos = [server_info(target, *forms) for target in targets]
+    if len(infos) == 1:
+        return infos[0]
+    states: dict[object, tuple[str, str]] = {}
+    for form in reversed(forms):
+        states |= agreed(targets, form.variant, terms).states
+    for place, target in enumerate(targets):
+        state, reason = states.get(target, ("not met", ""))
+        infos[place] = replace(infos[place], state=state, reason=reason)
+    first = next((info for info in infos if info.state == "in use"), infos[0])
+    return replace(first, servers=tuple(infos))
 
 
 def server_info(target: Target, form: Form, *others: Form) -> ServerInfo:
@@ -129,6 +158,7 @@ def forget() -> None:
     _servers.clear()
     _models.clear()
     _sizings.clear()
+    _agreed.clear()
     _quotas.clear()
     _quotas_lock[0] = threading.RLock()
 

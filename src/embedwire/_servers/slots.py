@@ -73,6 +73,13 @@ class Slots:
         self._take(kind)
         return Slot(self, kind)
 
+    async def get(self, kind: Kind) -> Slot:
+        """A slot, as soon as one is free."""
+        if self.free(kind):
+            return self.take(kind)
+        await self.wait(kind)
+        return Slot(self, kind)
+
     def resume(self, kind: Kind) -> bool:
         """Gives a slot to the repeat that waits longest; False where none waits."""
         waiting = self._waiting[kind]
@@ -102,7 +109,10 @@ class Slots:
         """Somebody gave a slot back."""
         self.in_flight -= 1
         self.documents -= kind == "document"
-        for look in self.on_free:
+        looks = self.on_free
+        if len(looks) > 1:  # queues of several clients take turns
+            self.on_free = [*looks[1:], looks[0]]
+        for look in looks:
             look()
 
     def _take(self, kind: Kind) -> None:

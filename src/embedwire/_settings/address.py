@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import ssl as ssl_module
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TypeAlias
@@ -36,7 +37,7 @@ class Target:
 
 
 def url_from_environment() -> str:
-    """The URL to use where none was passed: ``EMBEDWIRE_BASE_URL``.
+    """The URL to use where none was passed: ``EMBEDWIRE_BASE_URL``; several have commas between.
 
     Raises:
         InputError: There is none.
@@ -109,7 +110,7 @@ _OWN_HEADERS = {
 
 
 def target_of(
-    base_url: object, api_key: object, headers: object, ssl: SSL, proxy: object, trust_env: object
+    base_url: object, api_key: object, headers: object, ssl: object, proxy: object, trust_env: object
 ) -> Target:
     """The server that the arguments mean, and who asks.
 
@@ -117,7 +118,7 @@ def target_of(
         InputError: One of them is wrong, or two say different things.
     """
     url = url_from_environment() if base_url is None else base_url
-    endpoint, key, named = endpoint_of(url), _api_key_of(api_key), _headers_of(headers)
+    endpoint, key, named = endpoint_of(url), api_key_of(api_key), headers_of(headers)
     login = login_of(url)
     if login is not None:
         if key is not None or any(name == "Authorization" for name, _ in named):
@@ -132,16 +133,35 @@ def target_of(
         endpoint=endpoint,
         api_key=key,
         headers=named,
-        ssl=ssl,
+        ssl=ssl_of(ssl),
         proxy=_proxy_of(proxy),
         trust_env=check_bool("trust_env", trust_env),
     )
 
 
-def _api_key_of(key: object) -> Key:
-    """`api_key` in hiding, or the function that gives it."""
-    if key is None:
+def ssl_of(value: object) -> SSL:
+    """`ssl`; a file is read, so that a wrong one is found out before anything is sent."""
+    if value is None or value is True:
         return None
+    if value is False or isinstance(value, ssl_module.SSLContext):
+        return value
+    if not isinstance(value, str):
+        raise InputError(
+            "ssl must be an ssl.SSLContext, the path of a CA file, True, or False to verify nothing"
+        )
+    if not os.path.isfile(value):
+        raise InputError("ssl names a CA file that does not exist; pass the path of a PEM file, or None")
+    try:
+        ssl_module.SSLContext(ssl_module.PROTOCOL_TLS_CLIENT).load_verify_locations(value)
+    except (ssl_module.SSLError, OSError):
+        raise InputError("ssl names a file that cannot be read as CA certificates; pass a PEM file") from None
+    return value
+
+
+def api_key_of(key: object) -> Key:
+    """`api_key` in hiding, or the function that gives it."""
+    if key is None or isinstance(key, Secret):
+        return key
     if callable(key) and not isinstance(key, (str, SecretLike)):
         try:
             hash(key)
@@ -153,24 +173,34 @@ def _api_key_of(key: object) -> Key:
     return check_key(key)
 
 
-def _headers_of(headers: object) -> tuple[tuple[str, Secret], ...]:
-    """`headers`, their values in hiding."""
+def headers_of(headers: object) -> tuple[tuple[str, Secret], ...]:
+    """`headers`, their values in hiding; those of a `Server` are."""
     if headers is None:
         return ()
+    if isinstance(headers, Hidden):
+        return headers
     if not isinstance(headers, Mapping):
         raise InputError(f"headers must be a mapping of str to str, not {type(headers).__name__}")
     for name, value in headers.items():
-        if not isinstance(name, str) or not _HEADER_NAME.fullmatch(name):
-            raise InputError("headers has a name that is no HTTP header name")
-        if name.lower() in _OWN_HEADERS:
-            raise InputError(f"headers must not set {name}: the client needs it for itself")
-        if not isinstance(value, str) or not _HEADER_VALUE.fullmatch(value):
-            raise InputError(
-                f"headers: the value of {name} must be a str of printable ASCII without line breaks"
-            )
+        _check_header(name, value)
     # Names in one spelling, since those that differ in case are equal.
     named = [(plain(name).title(), Secret(plain(value))) for name, value in headers.items()]
-    return tuple(sorted(named, key=lambda header: header[0]))
+    return Hidden(sorted(named, key=lambda header: header[0]))
+
+
+class Hidden(tuple[tuple[str, Secret], ...]):
+    """Headers that were checked, their values in hiding."""
+
+    __slots__ = ()
+
+
+def _check_header(name: object, value: object) -> None:
+    if not isinstance(name, str) or not _HEADER_NAME.fullmatch(name):
+        raise InputError("headers has a name that is no HTTP header name")
+    if name.lower() in _OWN_HEADERS:
+        raise InputError(f"headers must not set {name}: the client needs it for itself")
+    if not isinstance(value, str) or not _HEADER_VALUE.fullmatch(value):
+        raise InputError(f"headers: the value of {name} must be a str of printable ASCII without line breaks")
 
 
 def _proxy_of(proxy: object) -> Secret | None:

@@ -79,7 +79,9 @@ def endpoint_of(url: object) -> Endpoint:
         InputError: It is no URL of a server.
     """
     if not isinstance(url, str):
-        raise InputError(f"base_url must be a str, not {type(url).__name__}; {_EXAMPLE}")
+        raise InputError(
+            f"base_url must be a str, a Server or a list of these, not {type(url).__name__}; {_EXAMPLE}"
+        )
     parts = split(url, "base_url", _EXAMPLE)
     if parts.fragment:
         raise InputError("base_url must not have a '#' part; put keys into api_key= or headers=")

@@ -4,18 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
-import ssl as ssl_module
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias, TypeVar
 
-from embedwire._settings.address import Target, key_from_environment
 from embedwire._settings.checks import check_int, check_seconds, is_unicode, json_of, plain, shown
 from embedwire._settings.options import (
     PRESETS,
-    SSL,
     BatchLimits,
     ByKind,
     Encoding,
@@ -26,6 +22,7 @@ from embedwire._settings.options import (
     Timeouts,
     TooLong,
 )
+from embedwire._settings.servers import Fleet
 from embedwire.exceptions import InputError
 
 Variant: TypeAlias = "tuple[str | None, int | None, str]"
@@ -71,9 +68,13 @@ class Form:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """All arguments of a client, normalised. Pickles without a key that came from the environment."""
+    """All arguments of a client, normalised. Pickles without a key that came from the environment.
 
-    target: Target
+    Attributes:
+        fleet: The servers.
+    """
+
+    fleet: Fleet
     form: Form  # of documents
     query_form: Form  # equal, unless further fields differ
     deadline: float | None
@@ -85,12 +86,6 @@ class Settings:
     def form_of(self, kind: Kind) -> Form:
         """What requests for queries, or for documents, look like."""
         return self.query_form if kind == "query" else self.form
-
-    def visited(self) -> Target:
-        """The server to talk to, with the key that holds now."""
-        if self.target.api_key is not None:
-            return self.target
-        return replace(self.target, api_key=key_from_environment(self.target.base_url))
 
 
 def cache_name(settings: Settings, kind: Kind) -> str:
@@ -171,25 +166,6 @@ def deadline_of(value: float | None) -> float | None:
 def max_queued_of(value: int) -> int:
     """`max_queued`, where it is a number of at least 1."""
     check_int("max_queued", value, least=1)
-    return value
-
-
-def ssl_of(value: object) -> SSL:
-    """`ssl`; a file is read, so that a wrong one is found out before anything is sent."""
-    if value is None or value is True:
-        return None
-    if value is False or isinstance(value, ssl_module.SSLContext):
-        return value
-    if not isinstance(value, str):
-        raise InputError(
-            "ssl must be an ssl.SSLContext, the path of a CA file, True, or False to verify nothing"
-        )
-    if not os.path.isfile(value):
-        raise InputError("ssl names a CA file that does not exist; pass the path of a PEM file, or None")
-    try:
-        ssl_module.SSLContext(ssl_module.PROTOCOL_TLS_CLIENT).load_verify_locations(value)
-    except (ssl_module.SSLError, OSError):
-        raise InputError("ssl names a file that cannot be read as CA certificates; pass a PEM file") from None
     return value
 
 

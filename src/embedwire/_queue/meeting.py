@@ -1,0 +1,249 @@
+"""Several servers meet: each is compared before its vectors count, set aside where it fails, and taken back."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+
+from embedwire._http.records import Fault, Job, Refused
+from embedwire._queue.pool import Member, Pool
+from embedwire._servers.agreement import SENTENCE, Sample, difference, elected
+from embedwire.exceptions import ServerRefused
+
+logger = logging.getLogger("embedwire")
+
+WAIT = 1.0  # seconds for which the first server that answers waits for the others
+PAUSE_LEAST, PAUSE_MOST = 0.1, 2.0  # seconds between two looks at a server that was set aside
+LEFT_LEAST, LEFT_MOST = 2.0, 60.0  # the same, of one that has another model, or refuses all
+AGREE = "Check that all serve one and the same model; for a quantised twin pass same_model=0.98, say."
+
+
+async def asked(member: Member, pool: Pool) -> tuple[Sample | Fault | Exception, int]:
+    """What a server makes of the sentence, or why there is nothing; and the requests that it took."""
+    route = member.route
+    slot = await route.slots.get("query")
+    job = Job(
+        form=route.form,
+        model=route.model,
+        kind="query",
+        texts=[SENTENCE],
+        # It is waited for only where there is no other.
+        elsewhere=lambda: member.state in ("set aside", "left out") or pool.other(than={member}),
+    )
+    reserved = route.visitor.reserve(job)
+    try:
+        vectors = await route.visitor.send(job, slot, reserved)
+    except Refused as refused:
+        return replace(refused.fault, server=route.server), slot.sent
+    except Exception as error:  # of the user's own key function
+        return error, slot.sent
+    finally:
+        route.visitor.release(route.form, reserved, sent=slot.sent)
+        slot.give_back()
+    member.health.answered(vectors.seconds, asyncio.get_running_loop().time())
+    name = route.visitor.screened(vectors.model or vectors.asked)
+    return Sample(route.server, name, vectors.matrix[0].copy()), slot.sent
+
+
+class Meeting:
+    """Sees to it that all servers of a pool that are in use have one model, and are well.
+
+    Its state is what is under way with those that are not in use, and what they said in this round.
+
+    Args:
+        pool: The servers.
+        back: Called with each server that is in use from now on.
+        fail: Called with the reason where none is, and how many requests it took to find out.
+    """
+
+    def __init__(
+        self,
+        pool: Pool,
+        back: Callable[[Member], None],
+        fail: Callable[[Pool, Fault | Exception, int], None],
+    ) -> None:
+        self.pool = pool
+        self._back = back
+        self._fail = fail
+        self._tasks: dict[Member, asyncio.Task[None]] = {}
+        self._samples: dict[Member, Sample] = {}
+        self._failures: dict[Member, Fault | Exception] = {}
+        self._told: dict[Member, str] = {}
+        self._timer: asyncio.TimerHandle | None = None
+        self._sent = 0
+
+    def begin(self) -> None:
+        """There is work: where no server is in use, all of them are asked at once."""
+        meets = any(one in self._tasks or one in self._samples for one in self._strangers())
+        if not self.pool.in_use and not meets:
+            self.close_now()
+            self._samples, self._failures, self._sent = {}, {}, 0
+            for member in self.pool.members:
+                self.pool.turn(member, "not met")
+        self.tend()
+
+    def tend(self) -> None:
+        """Sees to every server that is not in use."""
+        for member in self.pool.members:
+            if member.in_use or member in self._tasks or member in self._samples:
+                continue
+            if member.state != "not met" and self._told.get(member) != member.state:
+                self._told[member] = member.state
+                logger.warning("%s is %s: %s", member.route.server, member.state, member.reason)
+            task = self._tasks[member] = asyncio.ensure_future(self._bring_in(member))
+            task.add_done_callback(partial(self._ended, member))
+
+    def tasks(self) -> list[asyncio.Task[None]]:
+        """What is under way."""
+        return list(self._tasks.values())
+
+    def close_now(self) -> None:
+        """Ends what is under way, without waiting for it."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        for task in self.tasks():
+            task.cancel()
+        self._tasks = {}
+
+    def _strangers(self) -> list[Member]:
+        return [one for one in self.pool.members if one.state == "not met"]
+
+    def _ended(self, member: Member, task: asyncio.Task[None]) -> None:
+        if self._tasks.get(member) is task:
+            del self._tasks[member]
+
+    async def _bring_in(self, member: Member) -> None:
+        """Asks a server, again and again, until it can be compared with the others."""
+        pause = 0.0
+        while not member.in_use and member not in self._samples:
+            if member.state != "not met":
+                least, most = (
+                    (LEFT_LEAST, LEFT_MOST) if member.state == "left out" else (PAUSE_LEAST, PAUSE_MOST)
+                )
+                pause = min(most, max(least, pause * 2))
+                await asyncio.sleep(pause * random.uniform(0.8, 1.2))  # noqa: S311 - no secret
+                if not await member.route.visitor.ready.now():
+                    continue
+            seen = member.route.visitor.seen()
+            heard, sent = await asked(member, self.pool)
+            self._sent += sent
+            if isinstance(heard, Sample):
+                self.compare(member, heard, seen)
+            else:
+                self._not_there(member, heard)
+
+    def compare(self, member: Member, sample: Sample, seen: tuple[int, int]) -> None:
+        """Takes a server in that is like the others; where there are none yet, it waits for them a little."""
+        pool = self.pool
+        member.seen = seen
+        if pool.agreed.reference is not None:
+            why = difference(sample, pool.agreed.reference, pool.terms)
+            if not why:
+                self._take_in(member)
+                return
+            if pool.in_use:
+                self._leave_out(member, why)
+                return
+        self._samples[member] = sample
+        self._elect_if_all_are_heard()
+        if self._samples and self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(WAIT, self._elect)
+
+    def _not_there(self, member: Member, heard: Fault | Exception) -> None:
+        reason = heard.what if isinstance(heard, Fault) else f"{type(heard).__name__} was raised"
+        own = isinstance(heard, Fault) and heard.of_one_server and not heard.absent
+        self._failures[member] = heard
+        if member.state == "not met":
+            self.pool.turn(member, "left out" if own else "set aside", reason)
+            if not own or self._told.get(member) != "left out":
+                self._told[member] = member.state
+                logger.warning("%s is %s: %s", member.route.server, member.state, reason)
+            self._elect_if_all_are_heard()
+
+    def _elect_if_all_are_heard(self) -> None:
+        if any(one not in self._samples for one in self._strangers()) or self.pool.in_use:
+            return
+        if self._samples:
+            self._elect()
+        else:
+            self._fail(self.pool, _nobody(self.pool, self._failures), self._sent)
+
+    def _elect(self) -> None:
+        """Decides which servers are used, of those that answered."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        pool, samples = self.pool, self._samples
+        self._samples = {}
+        if not pool.in_use and not self._known(samples):
+            chosen = elected(list(samples.values()), pool.terms)
+            if not chosen:
+                self._none_agree(samples)
+                return
+            if pool.agreed.reference is not None:
+                logger.warning(
+                    "%s: the servers have another model by now; what was embedded before must be embedded again",
+                    pool.servers,
+                )
+            pool.agreed.reference = chosen[0]
+            pool.agreed.number += 1
+        alike = self._known(samples)
+        for member, sample in samples.items():
+            if member in alike:
+                self._take_in(member)
+            elif (reference := pool.agreed.reference) is not None:
+                self._leave_out(member, difference(sample, reference, pool.terms))
+        self.tend()
+
+    def _known(self, samples: dict[Member, Sample]) -> set[Member]:
+        """The servers that have the model which is known."""
+        reference, terms = self.pool.agreed.reference, self.pool.terms
+        if reference is None:
+            return set()
+        return {one for one, sample in samples.items() if not difference(sample, reference, terms)}
+
+    def _none_agree(self, samples: dict[Member, Sample]) -> None:
+        first = next(iter(samples.values()))
+        reasons = []
+        for member, sample in samples.items():
+            other = next(one for one in samples.values() if one is not sample)
+            why = difference(sample, other if sample is first else first, self.pool.terms)
+            self.pool.turn(member, "left out", why)
+            if sample is not first:
+                reasons.append(f"{sample.server} has {why}")
+        what = f"the servers do not have the same model: {'; '.join(filter(None, reasons))}"
+        self._fail(self.pool, Fault(error=ServerRefused, what=what, cure=AGREE, of_server=True), self._sent)
+
+    def _take_in(self, member: Member) -> None:
+        came_back = self._told.pop(member, None)
+        member.health.begin_anew()
+        member.on_trial = came_back is not None
+        self.pool.turn(member, "in use")
+        if came_back is not None:
+            logger.info("%s is in use again", member.route.server)
+        for other in self.pool.in_use:
+            ready = other.route.visitor.ready
+            if other is not member and ready.is_awaited:  # the last one was waited for
+                self.pool.turn(other, "set aside", ready.why_not().what)
+        self._back(member)
+        self.tend()
+
+    def _leave_out(self, member: Member, why: str) -> None:
+        self.pool.turn(member, "left out", why)
+        if self._told.get(member) != "left out":
+            self._told[member] = "left out"
+            logger.warning("%s is left out, as it has %s. %s", member.route.server, why, AGREE)
+
+
+def _nobody(pool: Pool, failures: dict[Member, Fault | Exception]) -> Fault | Exception:
+    """Why no server is in use: what the first one says, and in short what the others do."""
+    first = next(iter(failures[one] for one in pool.members if one in failures))
+    if not isinstance(first, Fault):
+        return first
+    reasons = "; ".join(f"{one.route.server}: {one.reason}" for one in pool.members)
+    return replace(first, what=f"no server is in use ({reasons})", server="")

@@ -1,0 +1,144 @@
+"""A batch's way to one of several servers, and back: its vectors count where all servers have one model."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+from embedwire._http.records import Action, Fault, Job, Refused, Vectors
+from embedwire._queue.hedging import Hedges, hedged
+from embedwire._queue.meeting import AGREE, Meeting, asked
+from embedwire._queue.pool import Member, Pool
+from embedwire._queue.records import Batch
+from embedwire._servers.agreement import difference
+from embedwire.exceptions import BadReply
+
+
+class Several:
+    """Sends the batches of one pool. Its state is the servers that are compared again, as they may be others by now.
+
+    Args:
+        pool: The servers.
+        back: Called with each server that is in use from now on.
+        fail: Called with the reason where none is, and how many requests it took to find out.
+    """
+
+    def __init__(
+        self,
+        pool: Pool,
+        back: Callable[[Member], None],
+        fail: Callable[[Pool, Fault | Exception, int], None],
+    ) -> None:
+        self.pool = pool
+        self.meeting = Meeting(pool, back, fail)
+        self._rechecks: dict[Member, asyncio.Task[Fault | None]] = {}
+        self._hedges = None if pool.hedge is None else Hedges(pool.hedge)
+
+    async def vectors(self, batch: Batch, job: Job) -> Vectors:
+        """The vectors of a batch, of the model that all servers in use have.
+
+        Raises:
+            Refused: There are none.
+        """
+        member, slot = batch.member, batch.slot
+        assert member is not None and slot is not None  # noqa: S101, PT018 - it was started
+        self._recheck(member)
+        first = member.route.visitor.send(job, slot, batch.reserved)
+        try:
+            if self._hedges is not None and batch.kind == "query":
+                member, vectors = await hedged(batch, job, first, self._hedges)
+            else:
+                vectors = await first
+        except Refused as refused:
+            held_off = refused.history.throttled > batch.history.throttled
+            self.pool.failed(member, refused.fault, held_off=held_off)
+            self.meeting.tend()
+            raise
+        self.pool.went_well(member, batch.kind, vectors.seconds, asyncio.get_running_loop().time())
+        if (checking := self._recheck(member)) is not None:
+            slot.give_back()
+            if (fault := await asyncio.shield(checking)) is not None:
+                history = replace(batch.history, sent=vectors.sent, failures=batch.history.failures + 1)
+                raise Refused(Action.ELSEWHERE, fault, history)
+        batch.member = member
+        return vectors
+
+    def tasks(self) -> list[asyncio.Task[Any]]:
+        """What is under way."""
+        return [*self.meeting.tasks(), *self._rechecks.values()]
+
+    def close_now(self) -> None:
+        """Ends what is under way, without waiting for it."""
+        self.meeting.close_now()
+        for task in self._rechecks.values():
+            task.cancel()
+
+    def _recheck(self, member: Member) -> asyncio.Task[Fault | None] | None:
+        """Compares a server again whose connections were lost, or that names other software; None where all is well."""
+        task = self._rechecks.get(member)
+        if task is None and member.seen != member.route.visitor.seen():
+            task = self._rechecks[member] = asyncio.ensure_future(self._compared_again(member))
+        return task
+
+    async def _compared_again(self, member: Member) -> Fault | None:
+        seen = member.route.visitor.seen()
+        try:
+            heard, _ = await asked(member, self.pool)
+        finally:
+            self._rechecks.pop(member, None)
+        if isinstance(heard, Exception):
+            raise heard
+        if isinstance(heard, Fault):
+            self.pool.failed(member, heard, held_off=False)
+            self.meeting.tend()
+            return heard
+        reference = self.pool.agreed.reference
+        why = "" if reference is None else difference(heard, reference, self.pool.terms)
+        member.seen = seen
+        if not why:
+            return None
+        if member.in_use:
+            self.pool.turn(member, "not met", why)
+            self.meeting.compare(member, heard, seen)
+        what = f"the server has another model than before: {why}"
+        return Fault(error=BadReply, what=what, cure=AGREE, exchanged=True, server=member.route.server)
+
+
+class Everyone:
+    """Those of all pools of several servers. Its state is which there are."""
+
+    def __init__(
+        self, back: Callable[[Pool, Member], None], fail: Callable[[Pool, Fault | Exception, int], None]
+    ) -> None:
+        self._back = back
+        self._fail = fail
+        self._all: dict[Pool, Several] = {}
+
+    def of(self, pool: Pool) -> Several:
+        """That of a pool."""
+        several = self._all.get(pool)
+        if several is None:
+            several = self._all[pool] = Several(pool, partial(self._back, pool), self._fail)
+        return several
+
+    def begin(self, pool: Pool) -> None:
+        """There is work for a pool."""
+        if pool.several:
+            self.of(pool).meeting.begin()
+
+    def tasks(self, pools: Iterable[Pool]) -> list[asyncio.Task[Any]]:
+        """What is under way for some pools."""
+        return [task for pool in pools if pool in self._all for task in self._all[pool].tasks()]
+
+    def leave(self, pools: Iterable[Pool]) -> None:
+        """Sees no more to servers that nobody uses any more."""
+        for pool in pools:
+            if pool in self._all:
+                self._all.pop(pool).close_now()
+
+    def close_now(self) -> None:
+        """Sees to none any more."""
+        self.leave(list(self._all))

@@ -1,0 +1,96 @@
+"""Whether several servers have one and the same model. Pure."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from embedwire._servers.facts import same_model
+
+SENTENCE = "One sentence that each server embeds, to see whether all have the same model."
+STRICT = 0.999  # a cosine: servers with several slots, or of other hardware, differ a little
+LENGTH = 0.01  # of a vector's length, by which two may differ
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Sample:
+    """What a server made of the sentence.
+
+    Attributes:
+        server: Base URL, for messages.
+        model: The name that it gave, or was asked for; None where there is none.
+        vector: Its numbers.
+    """
+
+    server: str
+    model: str | None
+    vector: NDArray[np.float32] = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """What counts as the same model.
+
+    Attributes:
+        least: Cosine of two vectors of one text; None: strict, and the names must agree, too.
+        normalized: The user has all vectors at unit length, so that their length says nothing.
+    """
+
+    least: float | None = None
+    normalized: bool = False
+
+
+@dataclass(slots=True, eq=False)
+class Agreed:
+    """What is known of the one model that several servers have, for the life of the process. Written by `_queue`.
+
+    Attributes:
+        reference: What every server is compared with; None until some agreed.
+        number: How many models there were.
+        states: Of each server, by its visitor: whether it is in use, and why not.
+    """
+
+    reference: Sample | None = None
+    number: int = 0
+    states: dict[object, tuple[str, str]] = field(default_factory=dict)
+
+
+def difference(one: Sample, other: Sample, terms: Terms) -> str:
+    """What speaks against two servers having the same model; "" where nothing does."""
+    if one.vector.shape != other.vector.shape:
+        return f"vectors of {len(one.vector)} numbers, and {other.server} has {len(other.vector)}"
+    if terms.least is None and not same_model(_bare(one.model), _bare(other.model)):
+        return f"the model {one.model!r}, and {other.server} has {other.model!r}"
+    mine, its = (sample.vector.astype(np.float64) for sample in (one, other))
+    lengths = float(np.linalg.norm(mine)), float(np.linalg.norm(its))
+    if not all(lengths):
+        return "" if lengths[0] == lengths[1] else f"another vector than {other.server} for the same text"
+    cosine = float(mine @ its) / (lengths[0] * lengths[1])
+    if cosine < (STRICT if terms.least is None else terms.least) - 1e-9:
+        return f"another vector than {other.server} for the same text (cosine {cosine:.4f})"
+    if not terms.normalized and abs(lengths[0] - lengths[1]) > LENGTH * lengths[1]:
+        return f"vectors of length {lengths[0]:.3g}, and {other.server} has {lengths[1]:.3g}"
+    return ""
+
+
+def elected(samples: Sequence[Sample], terms: Terms) -> Sequence[Sample]:
+    """The largest set of samples that agree, in their order; none where two sets are as large.
+
+    One alone is a set only where there is no other.
+    """
+    sets = [[one for one in samples if not difference(one, first, terms)] for first in samples]
+    most = max(map(len, sets), default=0)
+    largest = [one for one in sets if len(one) == most]
+    first = largest[0] if largest else []
+    if len(samples) > 1 and (most == 1 or any(first[0] not in other for other in largest)):
+        return []
+    return first
+
+
+def _bare(name: str | None) -> str | None:
+    """A model's name without the folders and the ending of its file."""
+    return name and re.sub(r"\.gguf$", "", re.split(r"[/\\]", name)[-1], flags=re.IGNORECASE)
