@@ -25,9 +25,11 @@ from embedwire._settings.options import Kind
 
 PER_TEXT = 40  # characters that a text counts for besides its own: what a server does for each
 PAYS = 1.1  # what a doubling must bring in the slow start
+# What a large step must bring, as a power of what it added: else it ends them; else requests alone grow.
+LARGE_PAYS, LARGE_PAYS_WELL = 1 / 2, 2 / 3
 CLEAR = 1.2  # times the rate, which no second look is needed for
 CHANGED = 2.0  # times the rate of the same sizes before, or one such part of it
-REST = (4, 8, 16)  # rounds between two trials
+REST = (3, 6, 12)  # rounds between two trials
 PATIENCE = 2  # times that the window shrinks before a round is over, until fewer requests are kept
 MOST_DOUBLINGS = 4  # of the first rest, before what failed is tried again
 # The least of a round, in the slow start and later: seconds, and requests where they do not take more than so many
@@ -35,6 +37,7 @@ MOST_DOUBLINGS = 4  # of the first rest, before what failed is tried again
 SHORT, LONG = (0.0, 0, 0.0), (0.1, 32, 0.5)
 
 SLOW_START = (Step.BOTH, Step.LARGER, Step.MORE)  # each as often as it pays
+LARGE = (Step.BOTH, Step.MANY)
 NEIGHBOURS = (Step.FEWER, Step.LARGER, Step.SMALLER, Step.MORE)
 # In turn, one after each rest.
 CHECKS = (Step.FEWER, Step.MORE, Step.LARGER, Step.MORE, Step.SMALLER, Step.MORE)
@@ -91,6 +94,12 @@ class Tuner:
             if (sizes := bounds.start(self._kind)) != self._tried.kept or bounds.slots is not None:
                 self._begin(sizes, slow_start_at(bounds))
         return self._sizes
+
+    @property
+    def share(self) -> int:
+        """The least texts of a request where few are spread over several; in the slow start, what paid so far."""
+        least = self._tried.kept if self._climbing and self._trial else self._bounds().first(self._kind)
+        return min(least.texts, self._sizes.texts)
 
     def _begin(self, sizes: Sizes, slow_start: tuple[Step, ...]) -> None:
         """Begins the search anew, with these sizes."""
@@ -163,7 +172,7 @@ class Tuner:
         if texts >= self._sizes.texts and not self._bounds().fixed_texts:
             smaller = max((size for size in STEPS if size < texts), default=STEPS[0])
             self._below = texts
-            self._slow_start = tuple(step for step in self._slow_start if step is Step.MORE)
+            self._slow_start = tuple(step for step in self._slow_start if step not in LARGE)
             self._failures += 1
             self._momentum, self._rest = Step.LARGER, REST[0] * 2 ** min(self._failures, MOST_DOUBLINGS)
             self._restart(replace(self._tried.kept, texts=min(self._tried.kept.texts, smaller)))
@@ -207,14 +216,19 @@ class Tuner:
 
     def _climb(self, step: Step, ratio: float, grew: float, now: float) -> None:
         """A step of the slow start was tried."""
-        if ratio >= (math.sqrt(grew) if step is Step.BOTH else PAYS):
+        large = step in LARGE
+        if ratio >= (grew**LARGE_PAYS if large else PAYS):
             self._keep(self._sizes, ratio)
+            if large:  # where latency rose, more texts in a request were of little use
+                well = ratio >= grew**LARGE_PAYS_WELL
+                self._slow_start = (Step.BOTH if well else Step.MANY, *SLOW_START[1:])
             return
         self._slow_start = tuple(other for other in self._slow_start if other is not step)
-        if step is Step.BOTH and ratio >= PAYS:
-            # No slot was left for twice the requests, so that what paid was that they are larger.
-            self._keep(replace(self._sizes, requests=self._tried.kept.requests), ratio)
-        elif step is not Step.BOTH and ratio * self._tolerance.as_good(now) > 1:
+        larger = replace(self._sizes, requests=self._tried.kept.requests)
+        if large and ratio >= PAYS and larger != self._tried.kept:
+            # No slot was left for more requests, so that what paid was that they are larger.
+            self._keep(larger, ratio)
+        elif not large and ratio * self._tolerance.as_good(now) > 1:
             self._keep(self._sizes, ratio)
         else:
             self._tried.note(self._sizes, ratio, as_good=1.0)
@@ -235,7 +249,7 @@ class Tuner:
         self.load.forget()
         if sizes != self._sizes:
             self._sizes = sizes
-            self._meter.change(0.5 if self._trial in (Step.BOTH, Step.MORE) else 1.0)
+            self._meter.change(0.5 if self._trial in (*LARGE, Step.MORE) else 1.0)
 
     def _next(self, now: float) -> Step | None:
         """The step to try in the next round; None to rest."""
