@@ -44,7 +44,7 @@ class Tuned:
         self._full = False  # the request that is next
 
     def next(self, lengths: Sequence[int], start: int, in_flight: int) -> int:
-        """As many texts as hold now, or a share of few; of more than the first ones, no more work than a request may."""
+        """As many texts as hold now, or a share of few, and no more work than a request may carry."""
         sizes, left = self.tuner.sizes, len(lengths) - start
         places = sizes.requests - in_flight
         if places <= 0:

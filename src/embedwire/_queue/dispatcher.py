@@ -175,6 +175,8 @@ class Dispatcher:
         batch.slot = self._slots.take(batch.kind)
         all_taken = batch.full and (places == 1 or lane.closed_until(now) > now)
         sizes, window = lane.route.sizes, self._slots.window
+        if batch.whole is not None:
+            sizes.parted(batch.kind)
         batch.number = sizes.sent(batch.kind, batch.work, now, all_taken=all_taken, window=window)
         lane.under_way[batch.kind].add(batch)
         job = Job(

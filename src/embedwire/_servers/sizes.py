@@ -277,6 +277,10 @@ class FormSizes:
         """There is a place for a request, and no text for it."""
         self.tuners[kind].idle(self)
 
+    def parted(self, kind: Kind) -> None:
+        """A part of a request that failed goes out, which has another size."""
+        self.tuners[kind].parted()
+
     def wish(self) -> Wish:
         """The most requests in flight now."""
         if self._form.concurrency is not None:

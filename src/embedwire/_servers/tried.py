@@ -11,7 +11,7 @@ AS_GOOD_LEAST = 0.97  # where the rates differ among themselves by more than tha
 QUERIES_COME = 2.0  # seconds since the last one
 # Seconds of the server. A request that takes more is not made larger: a query would wait for it.
 SLOWEST = 0.5
-GROWTH = 4.0  # times the work that a request was seen to carry, which the next one may carry
+GROWTH = 8.0  # times the work that a request was seen to carry, which the next one may carry
 
 
 class Tried:

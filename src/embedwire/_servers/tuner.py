@@ -2,9 +2,10 @@
 
 The rule, of which docs/SIZES.md tells more:
 
-1. Slow start: both sizes double, round after round, while the rate grows nearly as the texts in flight do (Little's
-   law: then nothing waits at the server). After that larger requests alone, then more of them, while a doubling
-   brings a tenth. The step that did not pay is taken back.
+1. Slow start: round after round requests are four times as large, and twice as many, while the rate grows nearly as
+   the texts in flight do (Little's law: then nothing waits at the server). Where that made requests slow, more of
+   them alone. After that larger requests by doublings, then more of them, while a doubling brings a tenth. The step
+   that did not pay is taken back.
 2. Hill climbing: now and then a neighbour of the sizes is tried for a round, and compared with the rounds before and
    after it. Of all that was tried, the sizes with least in flight are kept whose rate is as good as the best one's.
 3. While queries come, a little less is as good: less is in flight, and a query waits for less.
@@ -25,10 +26,11 @@ from embedwire._settings.options import Kind
 
 PER_TEXT = 40  # characters that a text counts for besides its own: what a server does for each
 PAYS = 1.1  # what a doubling must bring in the slow start
-# What a large step must bring, as a power of what it added: else it ends them; else requests alone grow.
+# What a large step must bring, as a power of what it added to the texts in flight; less than well: larger requests
+# took that much longer that only more of them are tried next.
 LARGE_PAYS, LARGE_PAYS_WELL = 1 / 2, 2 / 3
 CLEAR = 1.2  # times the rate, which no second look is needed for
-CHANGED = 2.0  # times the rate of the same sizes before, or one such part of it
+CHANGED = 1.5  # times the rate of the same sizes before, or one such part of it
 REST = (3, 6, 12)  # rounds between two trials
 PATIENCE = 2  # times that the window shrinks before a round is over, until fewer requests are kept
 MOST_DOUBLINGS = 4  # of the first rest, before what failed is tried again
@@ -36,8 +38,8 @@ MOST_DOUBLINGS = 4  # of the first rest, before what failed is tried again
 # seconds; a few requests more or less must not count.
 SHORT, LONG = (0.0, 0, 0.0), (0.1, 32, 0.5)
 
+LARGE = (Step.BOTH, Step.MANY)  # steps; one or the other is the first one of the slow start
 SLOW_START = (Step.BOTH, Step.LARGER, Step.MORE)  # each as often as it pays
-LARGE = (Step.BOTH, Step.MANY)
 NEIGHBOURS = (Step.FEWER, Step.LARGER, Step.SMALLER, Step.MORE)
 # In turn, one after each rest.
 CHECKS = (Step.FEWER, Step.MORE, Step.LARGER, Step.MORE, Step.SMALLER, Step.MORE)
@@ -159,6 +161,10 @@ class Tuner:
                 self._tell()
             self._meter.stop()
 
+    def parted(self) -> None:
+        """A part of a request that failed goes out: while it is in flight, nothing tells how good the sizes are."""
+        self._meter.change(1.0)
+
     def _tell(self) -> None:
         self._keep_found(Found(self._met, self._tried.kept, self._sizes, self._slow_start, self.load.most))
 
@@ -205,7 +211,7 @@ class Tuner:
         """The kept sizes had this rate, after the trial if one is pending."""
         before, self._rate = self._rate or rate, rate
         if not 1 / CHANGED < rate / before < CHANGED:  # it is another server, or has other work
-            self._begin(self._tried.kept, slow_start_at(self._bounds()))
+            self._begin(self._tried.kept, slow_start_at(self._bounds())[1:])  # by doublings: it is in use
             before = self._rate = rate
         self._rate = (before + rate) / 2
         self._tolerance.same_sizes(rate / before)
@@ -219,7 +225,7 @@ class Tuner:
         large = step in LARGE
         if ratio >= (grew**LARGE_PAYS if large else PAYS):
             self._keep(self._sizes, ratio)
-            if large:  # where latency rose, more texts in a request were of little use
+            if large:
                 well = ratio >= grew**LARGE_PAYS_WELL
                 self._slow_start = (Step.BOTH if well else Step.MANY, *SLOW_START[1:])
             return
