@@ -28,7 +28,7 @@ PER_TEXT = 40  # characters that a text counts for besides its own: what a serve
 PAYS = 1.1  # what a doubling must bring in the slow start
 # What a large step must bring, as a power of what it added to the texts in flight; less than well: larger requests
 # took that much longer that only more of them are tried next.
-LARGE_PAYS, LARGE_PAYS_WELL = 1 / 2, 2 / 3
+LARGE_PAYS, LARGE_PAYS_WELL = 0.45, 0.65
 CLEAR = 1.2  # times the rate, which no second look is needed for
 CHANGED = 1.5  # times the rate of the same sizes before, or one such part of it
 REST = (3, 6, 12)  # rounds between two trials
