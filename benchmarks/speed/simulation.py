@@ -18,8 +18,8 @@ PER_REQUEST, PER_TEXT = 0.0004, 0.00002  # seconds of the client's one thread, a
 class Sizes(Protocol):
     """How many texts the requests of a client have, and how many of these are in flight."""
 
-    def next(self, left: int, in_flight: int) -> int:
-        """Texts in the next request, where so many are left; 0 while no more may be in flight."""
+    def next(self, lengths: Sequence[int], start: int, in_flight: int) -> int:
+        """Texts in the next request, of those left from ``start`` on; 0 while no more may be in flight."""
 
     def sent(self, name: int, lengths: Sequence[int], now: float) -> None:
         """A request goes out."""
@@ -38,9 +38,9 @@ class Fixed:
     batch: int
     concurrency: int
 
-    def next(self, left: int, in_flight: int) -> int:
+    def next(self, lengths: Sequence[int], start: int, in_flight: int) -> int:
         """A full request, or the rest."""
-        return min(self.batch, left) if in_flight < self.concurrency else 0
+        return min(self.batch, len(lengths) - start) if in_flight < self.concurrency else 0
 
     def sent(self, name: int, lengths: Sequence[int], now: float) -> None:
         """Nothing is learnt from it."""
@@ -146,8 +146,8 @@ class Simulation:
 
     def _send(self, now: float) -> None:
         """As many requests as may be in flight."""
-        while left := len(self._lengths) - self._next:
-            size = self._sizes.next(left, len(self._flying))
+        while self._next < len(self._lengths):
+            size = self._sizes.next(self._lengths, self._next, len(self._flying))
             if not size:
                 return
             texts = list(self._lengths[self._next : self._next + size])

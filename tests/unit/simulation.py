@@ -43,14 +43,23 @@ class Tuned:
         self._flying: dict[int, tuple[int, int, int, float]] = {}  # number, texts, work, sent at
         self._full = False  # the request that is next
 
-    def next(self, left: int, in_flight: int) -> int:
-        """As many texts as hold now, or a share of few."""
-        sizes = self.tuner.sizes
+    def next(self, lengths: Sequence[int], start: int, in_flight: int) -> int:
+        """As many texts as hold now, or a share of few, and no more work than a request may carry."""
+        sizes, left = self.tuner.sizes, len(lengths) - start
         places = sizes.requests - in_flight
-        self._full = places == 1 and left > sizes.texts
-        if places > 1 and left < sizes.texts * places:
-            return min(left, max(min(START["document"].texts, sizes.texts), -(-left // places)))
-        return min(left, sizes.texts) if places > 0 else 0
+        if places <= 0:
+            return 0
+        free = min(START["document"].texts, sizes.texts)
+        spread = places > 1 and left < sizes.texts * places
+        most = min(left, max(self.tuner.share, -(-left // places)) if spread else sizes.texts)
+        texts, todo = 0, 0
+        for length in lengths[start : start + most]:
+            todo += length + PER_TEXT
+            if texts >= free and todo > self.tuner.load.most:
+                break
+            texts += 1
+        self._full = places == 1 and left > texts and not spread
+        return texts
 
     def sent(self, name: int, lengths: Sequence[int], now: float) -> None:
         """The tuner hears of it."""

@@ -51,7 +51,7 @@ class TestDecoding:
         fuzzing.check(fuzzing.mutated(seed, dice), count=count, status=status)
 
     @pytest.mark.slow
-    @settings(steady, max_examples=3000)
+    @settings(steady, max_examples=1000)
     @given(dice_of_any_fall, st.sampled_from(fuzzing.SEEDS), st.integers(1, 3), st.sampled_from(STATUSES))
     def test_near_to_right_for_long(self, dice: random.Random, seed: bytes, count: int, status: int) -> None:
         """The same, many times over: replies made wrong are decoded as a second decoder does it, or refused."""

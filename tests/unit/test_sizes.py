@@ -214,7 +214,7 @@ class TestLimits:
         sizes = found.of(form(), {})
         tuner = sizes.tuners["document"]
         tuner._sizes, tuner.load.most = Sizes(64, 4), 12_000.0
-        assert sizes.limits() == Limits(texts=64, work=12_000.0, free=5)
+        assert sizes.limits() == Limits(texts=64, work=12_000.0, free=5, share=5)
         assert sizes.limits("query").texts == 32
         assert found.of(form(batch_size=7), {}).limits() == Limits(texts=7)
 

@@ -62,8 +62,9 @@ class Feed:
         return max(least, *(one.texts or STREAM_CHUNK for one in limits))
 
     def window(self) -> int:
-        """Pieces that may be under way: enough that larger requests, and more of them, could be filled."""
-        return 4 * sum(sizes.wish().documents for sizes in self.sizes)
+        """Texts that may be under way: enough that larger requests, and more of them, could be filled."""
+        requests = sum(sizes.wish().documents for sizes in self.sizes)
+        return max(4 * requests * self.size(), sum(sizes.ahead() for sizes in self.sizes))
 
 
 def sizes_of(settings: Settings, kind: Kind) -> tuple[FormSizes, ...]:
@@ -200,14 +201,15 @@ class _Feeder:
     """Reads texts and submits them, so that vectors come out while a slow source is waited for.
 
     A piece is full, or it is what was read when nothing was under way. Its state is the texts of the next piece, and
-    the pieces under way.
+    the pieces under way, with how many texts they have.
     """
 
     def __init__(self, feed: Feed) -> None:
         self.submitted: asyncio.Queue[tuple[int, asyncio.Future[Vectors]] | None] = asyncio.Queue()
         self._feed = feed
         self._room = asyncio.Event()
-        self._under_way: deque[asyncio.Future[Vectors]] = deque()
+        self._under_way: deque[tuple[asyncio.Future[Vectors], int]] = deque()
+        self._texts = 0  # under way
         self._start = 0
         self._chunk: list[str] = []
 
@@ -232,18 +234,18 @@ class _Feeder:
 
     def taken(self) -> None:
         """The first piece under way was taken."""
-        self._under_way.popleft()
+        self._texts -= self._under_way.popleft()[1]
         self._room.set()
 
     def cancel(self) -> None:
         """Gives up what is under way: the last first, as what waits must not take the place of what goes."""
         self._chunk = []
-        for future in reversed(self._under_way):
+        for future, _ in reversed(self._under_way):
             future.cancel()
             future.add_done_callback(_seen)
 
     async def _until_room(self) -> None:
-        while len(self._under_way) >= self._feed.window():
+        while self._texts >= self._feed.window():
             self._room.clear()
             await self._room.wait()
 
@@ -257,12 +259,13 @@ class _Feeder:
         except Exception as error:  # the queue is full, or the client was closed
             future = asyncio.get_running_loop().create_future()
             future.set_exception(error)
-        self._under_way.append(future)
+        self._under_way.append((future, len(chunk)))
+        self._texts += len(chunk)
         future.add_done_callback(self._submit_if_idle)
         self.submitted.put_nowait((start, future))
 
     def _submit_if_idle(self, _: object = None) -> None:
-        if self._chunk and all(future.done() for future in self._under_way):
+        if self._chunk and all(future.done() for future, _ in self._under_way):
             self._submit()
 
 

@@ -22,6 +22,7 @@ from embedwire._queue.usage import Ledger
 from embedwire._servers.slots import Slots
 from embedwire._settings.options import Kind
 
+MOST_AT_ONCE = 8  # batches that are started before others on the loop get their turn: a few milliseconds
 BULK_EVERY = 4  # after so many batches of queries in a row, one of the bulk that waits goes first
 
 
@@ -143,9 +144,11 @@ class Dispatcher:
         self._look()
 
     def _look(self) -> None:
-        """Gives every free slot to whoever is next: a repeat that waits, or a new batch."""
-        while self._lanes and self._start_next():
-            pass
+        """Gives every free slot to whoever is next: a repeat that waits, or a new batch; many after one another."""
+        for _ in range(MOST_AT_ONCE):
+            if not (self._lanes and self._start_next()):
+                return
+        self._alarm.set(asyncio.get_running_loop().time())
 
     def _start_next(self) -> bool:
         now = asyncio.get_running_loop().time()
@@ -187,6 +190,8 @@ class Dispatcher:
         member.under_way[batch.kind] += 1
         all_taken = batch.full and (places == 1 or lane.closed_until(route, now) > now)
         sizes, window = route.sizes, route.slots.window
+        if batch.whole is not None:
+            sizes.parted(batch.kind)
         batch.number = sizes.sent(batch.kind, batch.work, now, all_taken=all_taken, window=window)
         lane.under_way[batch.kind].add(batch)
         job = _job(batch, self.queued - len(batch.items))

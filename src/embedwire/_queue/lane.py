@@ -258,7 +258,7 @@ def _share(calls: Iterable[Call], limits: Limits, places: int) -> int | None:
         waiting += call.count - call.cursor
         if waiting >= enough:
             return None
-    return min(limits.texts, max(limits.free, -(-waiting // places)))
+    return min(limits.texts, max(limits.share, -(-waiting // places)))
 
 
 class _Load:

@@ -15,7 +15,8 @@ MOST_REQUESTS = 128
 class Step(Enum):
     """A change of the sizes."""
 
-    BOTH = "both doubled"
+    BOTH = "requests four times as large, and twice as many"
+    MANY = "four times the requests"
     LARGER = "more texts in a request"
     MORE = "twice the requests"
     SMALLER = "fewer texts in a request"
@@ -107,9 +108,10 @@ class Bounds:
             growth: How many times as many texts a request has at least after `Step.LARGER`.
             below: Texts in a request that failed.
         """
-        if step is Step.BOTH:
+        if step in (Step.BOTH, Step.MANY):
             more = self.after(sizes, Step.MORE)
-            return self.after(more, Step.LARGER, growth=growth, below=below)
+            larger = more if step is Step.MANY else self.after(more, Step.LARGER, growth=4.0, below=below)
+            return self.after(more, Step.MORE) if larger == more else larger
         if step in (Step.MORE, Step.FEWER):
             requests = sizes.requests if self.fixed_requests else self._requests(sizes, step)
             return replace(sizes, requests=requests)
@@ -126,7 +128,8 @@ class Bounds:
     def _texts(self, sizes: Sizes, step: Step, growth: float, below: float) -> int:
         if step is Step.SMALLER:
             return next((size for size in reversed(STEPS) if size < sizes.texts), sizes.texts)
-        larger = (size for size in STEPS if size > sizes.texts and size >= growth * sizes.texts)
+        least = min(STEPS[-1], growth * sizes.texts)
+        larger = (size for size in STEPS if size > sizes.texts and size >= least)
         step_up = next((size for size in larger if size < below), sizes.texts)
         most = self._most_in_flight()
         limits = step_up, self.texts, most and most // sizes.requests

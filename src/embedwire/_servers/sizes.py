@@ -33,6 +33,7 @@ class Limits:
         chars: Characters; a single longer text travels alone.
         work: Characters and `tuner.PER_TEXT` for each text; None means no limit.
         free: Texts that may always travel together, whatever their work.
+        share: Texts in each of several requests at least, where few are spread over them.
         alone: Characters from which on a text travels alone.
     """
 
@@ -40,6 +41,7 @@ class Limits:
     chars: int | None = None
     work: float | None = None
     free: int = 1
+    share: int = 1
     alone: int | None = None
 
 
@@ -234,12 +236,20 @@ class FormSizes:
             chars=self.sizing.chars.limit,
             work=self.tuners[kind].load.most if self.tuners else self._found(kind).work,
             free=min(self._scope.bounds(kind).first(kind).texts, texts),
+            share=self.tuners[kind].share if self.tuners else 1,
             alone=self.sizing.lengths.alone,
         )
 
     def now(self, kind: Kind) -> Sizes:
         """The sizes that hold now, where they are to be found."""
         return self.tuners[kind].sizes if self.tuners else self._found(kind).now
+
+    def ahead(self) -> int:
+        """Documents that should be at hand: those in flight, and what the next step of the slow start would send."""
+        found, bounds = self._found("document"), self._scope.bounds("document")
+        step = next(iter(found.slow_start), None) if bounds.known else None
+        larger = found.sizes if step is None else bounds.after(found.sizes, step, growth=2.0)
+        return found.now.in_flight + larger.in_flight
 
     def _found(self, kind: Kind) -> Found:
         found = self.sizing.found.get(self._choices[kind])
@@ -266,6 +276,10 @@ class FormSizes:
     def rest(self, kind: Kind) -> None:
         """There is a place for a request, and no text for it."""
         self.tuners[kind].idle(self)
+
+    def parted(self, kind: Kind) -> None:
+        """A part of a request that failed goes out, which has another size."""
+        self.tuners[kind].parted()
 
     def wish(self) -> Wish:
         """The most requests in flight now."""

@@ -11,6 +11,7 @@ AS_GOOD_LEAST = 0.97  # where the rates differ among themselves by more than tha
 QUERIES_COME = 2.0  # seconds since the last one
 # Seconds of the server. A request that takes more is not made larger: a query would wait for it.
 SLOWEST = 0.5
+GROWTH = 8.0  # times the work that a request was seen to carry, which the next one may carry
 
 
 class Tried:
@@ -29,10 +30,10 @@ class Tried:
         return sizes == self.kept or sizes in self._ratios
 
     def note(self, sizes: Sizes, ratio: float, *, as_good: float) -> None:
-        """Takes note of a trial; what seems to pay is believed the second time, on the average of both."""
+        """Takes note of a trial; what seems as good is believed the second time, on the average of both."""
         if sizes in self._doubts:
             self._ratios[sizes] = (ratio + self._doubts.pop(sizes)) / 2
-        elif ratio * as_good > 1:
+        elif ratio >= as_good:
             self._doubts[sizes] = ratio
         else:
             self._ratios[sizes] = ratio
@@ -104,7 +105,7 @@ class Load:
         if seconds > SLOWEST:
             self.most = min(self.most, work * SLOWEST / seconds)
         else:
-            self.most = max(self.most, work * (2 if seconds * 2 <= SLOWEST else 1))
+            self.most = max(self.most, work * SLOWEST / max(seconds, SLOWEST / GROWTH))
 
     @property
     def is_slow(self) -> bool:

@@ -2,9 +2,10 @@
 
 The rule, of which docs/SIZES.md tells more:
 
-1. Slow start: both sizes double, round after round, while the rate grows nearly as the texts in flight do (Little's
-   law: then nothing waits at the server). After that larger requests alone, then more of them, while a doubling
-   brings a tenth. The step that did not pay is taken back.
+1. Slow start: round after round requests are four times as large, and twice as many, while the rate grows nearly as
+   the texts in flight do (Little's law: then nothing waits at the server). Where that made requests slow, more of
+   them alone. After that larger requests by doublings, then more of them, while a doubling brings a tenth. The step
+   that did not pay is taken back.
 2. Hill climbing: now and then a neighbour of the sizes is tried for a round, and compared with the rounds before and
    after it. Of all that was tried, the sizes with least in flight are kept whose rate is as good as the best one's.
 3. While queries come, a little less is as good: less is in flight, and a query waits for less.
@@ -25,15 +26,19 @@ from embedwire._settings.options import Kind
 
 PER_TEXT = 40  # characters that a text counts for besides its own: what a server does for each
 PAYS = 1.1  # what a doubling must bring in the slow start
+# What a large step must bring, as a power of what it added to the texts in flight; less than well: larger requests
+# took that much longer that only more of them are tried next.
+LARGE_PAYS, LARGE_PAYS_WELL = 0.45, 0.65
 CLEAR = 1.2  # times the rate, which no second look is needed for
-CHANGED = 2.0  # times the rate of the same sizes before, or one such part of it
-REST = (4, 8, 16)  # rounds between two trials
+CHANGED = 1.5  # times the rate of the same sizes before, or one such part of it
+REST = (3, 6, 12)  # rounds between two trials
 PATIENCE = 2  # times that the window shrinks before a round is over, until fewer requests are kept
 MOST_DOUBLINGS = 4  # of the first rest, before what failed is tried again
 # The least of a round, in the slow start and later: seconds, and requests where they do not take more than so many
 # seconds; a few requests more or less must not count.
 SHORT, LONG = (0.0, 0, 0.0), (0.1, 32, 0.5)
 
+LARGE = (Step.BOTH, Step.MANY)  # steps; one or the other is the first one of the slow start
 SLOW_START = (Step.BOTH, Step.LARGER, Step.MORE)  # each as often as it pays
 NEIGHBOURS = (Step.FEWER, Step.LARGER, Step.SMALLER, Step.MORE)
 # In turn, one after each rest.
@@ -91,6 +96,12 @@ class Tuner:
             if (sizes := bounds.start(self._kind)) != self._tried.kept or bounds.slots is not None:
                 self._begin(sizes, slow_start_at(bounds))
         return self._sizes
+
+    @property
+    def share(self) -> int:
+        """The least texts of a request where few are spread over several; in the slow start, what paid so far."""
+        least = self._tried.kept if self._climbing and self._trial else self._bounds().first(self._kind)
+        return min(least.texts, self._sizes.texts)
 
     def _begin(self, sizes: Sizes, slow_start: tuple[Step, ...]) -> None:
         """Begins the search anew, with these sizes."""
@@ -150,6 +161,10 @@ class Tuner:
                 self._tell()
             self._meter.stop()
 
+    def parted(self) -> None:
+        """A part of a request that failed goes out: while it is in flight, nothing tells how good the sizes are."""
+        self._meter.change(1.0)
+
     def _tell(self) -> None:
         self._keep_found(Found(self._met, self._tried.kept, self._sizes, self._slow_start, self.load.most))
 
@@ -163,7 +178,7 @@ class Tuner:
         if texts >= self._sizes.texts and not self._bounds().fixed_texts:
             smaller = max((size for size in STEPS if size < texts), default=STEPS[0])
             self._below = texts
-            self._slow_start = tuple(step for step in self._slow_start if step is Step.MORE)
+            self._slow_start = tuple(step for step in self._slow_start if step not in LARGE)
             self._failures += 1
             self._momentum, self._rest = Step.LARGER, REST[0] * 2 ** min(self._failures, MOST_DOUBLINGS)
             self._restart(replace(self._tried.kept, texts=min(self._tried.kept.texts, smaller)))
@@ -196,7 +211,7 @@ class Tuner:
         """The kept sizes had this rate, after the trial if one is pending."""
         before, self._rate = self._rate or rate, rate
         if not 1 / CHANGED < rate / before < CHANGED:  # it is another server, or has other work
-            self._begin(self._tried.kept, slow_start_at(self._bounds()))
+            self._begin(self._tried.kept, slow_start_at(self._bounds())[1:])  # by doublings: it is in use
             before = self._rate = rate
         self._rate = (before + rate) / 2
         self._tolerance.same_sizes(rate / before)
@@ -207,14 +222,19 @@ class Tuner:
 
     def _climb(self, step: Step, ratio: float, grew: float, now: float) -> None:
         """A step of the slow start was tried."""
-        if ratio >= (math.sqrt(grew) if step is Step.BOTH else PAYS):
+        large = step in LARGE
+        if ratio >= (grew**LARGE_PAYS if large else PAYS):
             self._keep(self._sizes, ratio)
+            if large:
+                well = ratio >= grew**LARGE_PAYS_WELL
+                self._slow_start = (Step.BOTH if well else Step.MANY, *SLOW_START[1:])
             return
         self._slow_start = tuple(other for other in self._slow_start if other is not step)
-        if step is Step.BOTH and ratio >= PAYS:
-            # No slot was left for twice the requests, so that what paid was that they are larger.
-            self._keep(replace(self._sizes, requests=self._tried.kept.requests), ratio)
-        elif step is not Step.BOTH and ratio * self._tolerance.as_good(now) > 1:
+        larger = replace(self._sizes, requests=self._tried.kept.requests)
+        if large and ratio >= PAYS and larger != self._tried.kept:
+            # No slot was left for more requests, so that what paid was that they are larger.
+            self._keep(larger, ratio)
+        elif not large and ratio * self._tolerance.as_good(now) > 1:
             self._keep(self._sizes, ratio)
         else:
             self._tried.note(self._sizes, ratio, as_good=1.0)
@@ -235,7 +255,7 @@ class Tuner:
         self.load.forget()
         if sizes != self._sizes:
             self._sizes = sizes
-            self._meter.change(0.5 if self._trial in (Step.BOTH, Step.MORE) else 1.0)
+            self._meter.change(0.5 if self._trial in (*LARGE, Step.MORE) else 1.0)
 
     def _next(self, now: float) -> Step | None:
         """The step to try in the next round; None to rest."""
