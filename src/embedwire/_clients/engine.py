@@ -68,7 +68,14 @@ class Engine:
         )
 
     def submit(
-        self, texts: list[str], kind: Kind, future: Future, *, begun: float, offset: int | None = None
+        self,
+        texts: list[str],
+        kind: Kind,
+        future: Future,
+        *,
+        begun: float,
+        offset: int | None = None,
+        ledger: Ledger | None = None,
     ) -> None:
         """Queues a call; ``future`` gets its matrix, or its error. Too long texts are fitted, where the user wants it.
 
@@ -78,29 +85,33 @@ class Engine:
             future: Cancelling it withdraws the call.
             begun: When the caller called, by `time.monotonic`: the deadline counts from then.
             offset: Index of the first text in the caller's list, if they are a part of one.
+            ledger: Adds up what this call takes; None: the client's.
 
         Raises:
             Overloaded: The queue is full.
         """
+        ledger = ledger or self._ledger
         if self._settings.too_long == "raise":
-            self._submit(texts, kind, future, begun, self._settings.max_queued, offset)
+            self._submit(texts, kind, future, begun, self._settings.max_queued, offset, ledger)
             return
         whole: asyncio.Future[Matrix] = self._loop.create_future()
-        self._submit(texts, kind, whole, begun, self._settings.max_queued, offset)
+        self._submit(texts, kind, whole, begun, self._settings.max_queued, offset, ledger)
 
         def run(error: RequestError) -> Coroutine[Any, Any, Matrix]:
-            return self._fitting(texts, kind, begun, offset or 0).run(error)
+            return self._fitting(texts, kind, begun, offset or 0, ledger).run(error)
 
         fit_or_hand_on(whole, future, run, self._fittings)
 
-    def _fitting(self, texts: list[str], kind: Kind, begun: float, offset: int) -> Fitting:
+    def _fitting(self, texts: list[str], kind: Kind, begun: float, offset: int, ledger: Ledger) -> Fitting:
         settings = self._settings
 
         async def embed(text: str, index: int) -> Matrix:
             if self._released:
                 raise UsageError(CLOSED)
             future: asyncio.Future[Matrix] = self._loop.create_future()
-            self._submit([text], kind, future, begun, sys.maxsize, index)  # its text was let in before
+            self._submit(
+                [text], kind, future, begun, sys.maxsize, index, ledger
+            )  # its text was let in before
             vector: Matrix = (await future)[0]
             return vector
 
@@ -111,12 +122,19 @@ class Engine:
             offset=offset,
             prompt=settings.prompts.query if kind == "query" else settings.prompts.document,
             lengths=self._routes[kind].sizes.sizing.lengths,
-            ledger=self._ledger,
+            ledger=ledger,
             server=self._target.base_url,
         )
 
     def _submit(
-        self, texts: list[str], kind: Kind, future: Future, begun: float, max_queued: int, offset: int | None
+        self,
+        texts: list[str],
+        kind: Kind,
+        future: Future,
+        begun: float,
+        max_queued: int,
+        offset: int | None,
+        ledger: Ledger,
     ) -> None:
         settings, loop, dispatcher = self._settings, self._loop, self._origin.server.dispatcher
         deadline = None
@@ -131,7 +149,7 @@ class Engine:
             max_queued=max_queued,
             offset=offset,
             normalize=settings.normalize,
-            ledger=self._ledger,
+            ledger=ledger,
         )
         self._calls[future] = call
         # Which does not hold the call: only the garbage collector would free the two.

@@ -18,6 +18,8 @@ from embedwire._servers.tuner import Tuner
 from embedwire._settings.address import Target
 from embedwire._settings.settings import Form
 
+MOST_ROUTES = 1024  # that are shared: a gateway may meet a new form with each of its users
+
 
 class Server:
     """One server on one loop: its slots and its queue, shared by all visitors. Its state is who visits it."""
@@ -55,10 +57,18 @@ class Origin:
         """The way of all texts of a form, shared by all clients of equal settings."""
         route = self._routes.get(form)
         if route is None:
+            if len(self._routes) >= MOST_ROUTES:
+                self._forget(next(iter(self._routes)))
             sizes = sizing(self.target, form.variant).of(form, self._tuners)
             model = self.visitor.model(form)
             route = self._routes[form] = Route(form, self.server.slots, self.visitor, model, sizes)
         return route
+
+    def _forget(self, form: Form) -> None:
+        """Shares a form's way no more; who uses it keeps it."""
+        del self._routes[form]
+        for choice in [choice for choice in self._tuners if form.variant in choice]:
+            del self._tuners[choice]
 
     async def close(self) -> None:
         """Closes every connection; requests on their way are cancelled first."""

@@ -53,7 +53,9 @@ def errors_as_json(routes: str, max_body: int, shape: Shape, logger: logging.Log
 
 def too_large(max_body: int) -> Refusal:
     """The refusal of a body that has more bytes than it may have."""
-    return Refusal(f"The body is larger than {max_body // 2**20} MiB: send fewer texts at a time.", status=413)
+    return Refusal(
+        f"The body is larger than {max_body // 2**20} MiB: send fewer texts at a time.", status=413
+    )
 
 
 def key_guard(keys: Sequence[str], *, open_paths: Sequence[str] = ("/health",)) -> Middleware:

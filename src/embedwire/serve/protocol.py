@@ -13,6 +13,7 @@ from embedwire._web.requests import Refusal, json_object, model_in, texts_in, wa
 
 MAX_TEXTS = 2048
 
+
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)  # no repr: it would show texts
 class EmbeddingsRequest:
     """What a request for embeddings asks for."""
