@@ -23,6 +23,7 @@ KEEP_ALIVE = (
     75.0  # seconds for which an idle connection stays, and in which the head of a request must have come
 )
 BACKLOG = 1024  # connections that wait to be accepted
+TOGETHER = 0.3  # seconds: a wrapper, or a terminal beside it, may send one and the same signal twice
 LAST = 0.5  # seconds for connections to close, once nothing is under way or patience is over
 
 Say = Callable[[str], object]
@@ -57,7 +58,6 @@ def run(
         app = create_app(to, api_keys=api_keys, limits=limits)
     except InputError as error:
         raise ServeError(f"{str(error).replace('base_url', 'The URL', 1)}.") from None
-    _check_different(app[GATEWAY])
     with listen(host, port) as listener:
         _introduce(say, app[GATEWAY], host, listener.getsockname()[1], keyed=bool(api_keys))
         asyncio.run(_serve(app, listener, grace, say))
@@ -78,9 +78,9 @@ async def _serve(app: web.Application, listener: socket.socket, grace: float, sa
     try:
         site = web.SockSite(runner, listener, backlog=BACKLOG)
         await site.start()
-        told = asyncio.ensure_future(_tell_of_servers(gateway, say))
+        following = asyncio.ensure_future(gateway.servers.follow(say))
         await _signalled(say)
-        told.cancel()
+        following.cancel()
         gateway.stopping = True
         await site.stop()  # no new connections; those that are there learn of it from /health
         await _finished(gateway, grace, say)
@@ -90,10 +90,11 @@ async def _serve(app: web.Application, listener: socket.socket, grace: float, sa
 
 async def _signalled(say: Say) -> None:
     """Returns when the process is told to stop; from then on another signal ends it."""
-    loop, stop = asyncio.get_running_loop(), asyncio.Event()
+    loop, stop, moments = asyncio.get_running_loop(), asyncio.Event(), list[float]()
 
     def first_or_second() -> None:
-        if stop.is_set():
+        moments.append(loop.time())
+        if moments[-1] - moments[0] > TOGETHER:
             say("Stopped at once.")
             os._exit(1)
         stop.set()
@@ -116,21 +117,6 @@ async def _finished(gateway: Gateway, grace: float, say: Say) -> None:
         await asyncio.wait_for(gateway.idle.wait(), grace)
     except asyncio.TimeoutError:
         say(f"{gateway.metrics.in_flight} requests were not finished.")
-
-
-async def _tell_of_servers(gateway: Gateway, say: Say) -> None:
-    for url, is_ready in (await gateway.servers.ready()).items():
-        if is_ready:
-            say(f"{url} is ready.")
-        else:
-            say(f"{url} is not ready yet: {gateway.servers.why_not()[url]}.")
-
-
-def _check_different(gateway: Gateway) -> None:
-    urls = [target.base_url for target in gateway.servers.targets]
-    for url in urls:
-        if urls.count(url) > 1:
-            raise ServeError(f"{url} is named twice: name each server once.")
 
 
 def _introduce(say: Say, gateway: Gateway, host: str, port: int, *, keyed: bool) -> None:

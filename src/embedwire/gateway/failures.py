@@ -16,6 +16,7 @@ from embedwire.exceptions import (
     RequestError,
     RequestTimeout,
     ServerRefused,
+    ServerUnavailable,
     TextRefused,
     UsageError,
 )
@@ -24,6 +25,16 @@ NOT_READY = "not_ready"  # a client of ours waits for whoever says so
 RETRY_AFTER = 2  # seconds, where nobody told
 _OF_REQUEST = {400: 400, 404: 404, 409: 400, 413: 413, 415: 400, 422: 400, None: 400}
 _BUSY = (420, 429, 529)
+_USED_UP = (402, 429)
+_TOO_SLOW = (408, 504, 524)
+_REPLIES: dict[type[RequestError], tuple[int, str]] = {
+    RequestTimeout: (504, "server_timeout"),
+    DeadlineExceeded: (504, "server_timeout"),
+    ConnectionFailed: (502, "server_unreachable"),
+    AuthenticationFailed: (502, "server_key_refused"),
+    BadReply: (502, "bad_reply"),
+    RequestError: (502, "server_refused"),  # the rest
+}
 
 
 def refusal(error: EmbedwireError, *, ready: bool) -> Refusal:
@@ -38,9 +49,8 @@ def refusal(error: EmbedwireError, *, ready: bool) -> Refusal:
     if isinstance(error, RequestError):
         return _of_server(error, ready=ready)
     if isinstance(error, Overloaded):
-        return Refusal(
-            _words(error), status=429, type="rate_limit_error", code="queue_full", headers=_after(None)
-        )
+        words = _words(error)
+        return Refusal(words, status=429, type="rate_limit_error", code="queue_full", headers=_after(None))
     if isinstance(error, UsageError):
         return not_ready("The gateway is stopping.")
     assert isinstance(error, InputError)  # noqa: S101 - there is no other
@@ -66,22 +76,22 @@ def _of_server(error: RequestError, *, ready: bool) -> Refusal:
     words, asked = _words(error), error.retry_after
     if isinstance(error, ServerRefused) and error.status in _OF_REQUEST:
         return Refusal(words, status=_OF_REQUEST[error.status], code="server_refused")
-    if isinstance(error, ServerRefused) and error.status in (402, 429):
+    if isinstance(error, ServerRefused) and error.status in _USED_UP:
         return Refusal(words, status=429, type="insufficient_quota", code="insufficient_quota")
-    if isinstance(error, RequestTimeout | DeadlineExceeded):
-        return _upstream(words, 504, "server_timeout", asked)
-    if isinstance(error, ConnectionFailed):
-        return _upstream(words, 502, "server_unreachable", asked)
-    if isinstance(error, AuthenticationFailed):
-        return _upstream(words, 502, "server_key_refused", asked)
-    if isinstance(error, BadReply | ServerRefused):
-        return _upstream(words, 502, "bad_reply" if isinstance(error, BadReply) else "server_refused", asked)
+    if isinstance(error, ServerUnavailable):
+        return _unavailable(error, words, asked, ready=ready)
+    status, code = next(reply for kind, reply in _REPLIES.items() if isinstance(error, kind))
+    return _upstream(words, status, code, asked)
+
+
+def _unavailable(error: ServerUnavailable, words: str, asked: float | None, *, ready: bool) -> Refusal:
     if error.status in _BUSY:
         return Refusal(words, status=429, type="rate_limit_error", code="server_busy", headers=_after(asked))
     if error.status == 503 and not ready:
         return not_ready(words)
-    status = error.status if error.status in (503, 504) else 502
-    return _upstream(words, status, "server_unavailable", asked or (RETRY_AFTER if status == 503 else None))
+    if error.status == 503:
+        return _upstream(words, 503, "server_unavailable", asked or RETRY_AFTER)
+    return _upstream(words, 504 if error.status in _TOO_SLOW else 502, "server_unavailable", asked)
 
 
 def _upstream(words: str, status: int, code: str, asked: float | None) -> Refusal:

@@ -28,19 +28,25 @@ def pieces(
     """
     rows = max(1, NUMBERS // max(1, vectors.shape[1]))
     vectors = vectors.astype("<f4", copy=False)
-    counted = tokens or 0
-    usage = orjson.dumps({"prompt_tokens": counted, "total_tokens": counted})
-    tail = b'],"model":%b,"usage":%b}' % (orjson.dumps(model), usage)
+    usage = {"prompt_tokens": tokens or 0, "total_tokens": tokens or 0}
+    last = {"model": model, "usage": usage}
+    if len(vectors) <= rows:  # without a copy of it
+        yield _dumped({"object": "list", "data": _items(vectors, 0, as_base64=as_base64), **last})
+        return
     for start in range(0, len(vectors), rows):
+        items = _dumped(_items(vectors[start : start + rows], start, as_base64=as_base64))
         head = b"," if start else b'{"object":"list","data":['
-        data = _data(vectors[start : start + rows], start, as_base64=as_base64)
-        yield b"".join((head, data[1:-1], tail if start + rows >= len(vectors) else b""))
+        tail = b"]," + _dumped(last)[1:] if start + rows >= len(vectors) else b""
+        yield b"".join((head, memoryview(items)[1:-1], tail))
 
 
-def _data(vectors: NDArray[np.float32], start: int, *, as_base64: bool) -> bytes:
+def _items(vectors: NDArray[np.float32], start: int, *, as_base64: bool) -> list[dict[str, Any]]:
     rows = [pybase64.b64encode_as_string(row.data) for row in vectors] if as_base64 else vectors
-    items = [{"object": "embedding", "index": i, "embedding": row} for i, row in enumerate(rows, start)]
-    return orjson.dumps(items, option=orjson.OPT_SERIALIZE_NUMPY)
+    return [{"object": "embedding", "index": i, "embedding": row} for i, row in enumerate(rows, start)]
+
+
+def _dumped(value: object) -> bytes:
+    return orjson.dumps(value, option=orjson.OPT_SERIALIZE_NUMPY)
 
 
 def error_body(refusal: Refusal) -> dict[str, Any]:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 from embedwire._clients.origin import Origin, leave, origins_of
 from embedwire._http.records import Refused
 from embedwire._settings.address import Target, key_from_environment, target_of
+from embedwire.exceptions import InputError
 
 PATIENCE = 2.0  # seconds for a server to say that it is ready
 FRESH = 1.0  # seconds for which that holds
@@ -29,6 +30,9 @@ class Servers:
 
     def __init__(self, urls: Sequence[str], key: str | None) -> None:
         self.targets = [_target(url, key) for url in urls]
+        names = [target.base_url for target in self.targets]
+        if twice := [name for name in names if names.count(name) > 1]:
+            raise InputError(f"{twice[0]} is named twice; name each server once")
         self._origins: list[Origin] = []
         self._asking: asyncio.Task[dict[str, bool]] | None = None
         self._since = 0.0
@@ -74,9 +78,10 @@ class Servers:
             for origin in self._origins
         }
 
-    def why_not(self) -> dict[str, str]:
-        """Why each server that was asked last is not ready, as far as that is known."""
-        return {origin.target.base_url: origin.visitor.ready.why_not().what for origin in self._origins}
+    async def follow(self, say: Callable[[str], object]) -> None:
+        """Says of each server whether it is ready, and of one that is not when it is."""
+        ready = await self.ready()
+        await asyncio.gather(*(_follow(one, ready[one.target.base_url], say) for one in self._origins))
 
     async def _ask(self) -> dict[str, bool]:
         answers = await asyncio.gather(*map(_is_ready, self._origins))
@@ -89,6 +94,17 @@ async def _is_ready(origin: Origin) -> bool:
     except (asyncio.TimeoutError, Refused):
         return False
     return True
+
+
+async def _follow(origin: Origin, ready: bool, say: Callable[[str], object]) -> None:
+    url = origin.target.base_url
+    if not ready:
+        say(f"{url} is not ready yet: {origin.visitor.ready.why_not().what}.")
+        try:
+            await origin.visitor.ready.wait()
+        except Refused:
+            return  # it never will be, under that name; who asks for vectors is told
+    say(f"{url} is ready.")
 
 
 def _target(url: str, key: str | None) -> Target:
