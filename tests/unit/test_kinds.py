@@ -186,9 +186,10 @@ TABLE = {
     "embedwire-gateway": Row(
         headers=[{"server": "embedwire-gateway"}],
         says=[
+            (("input[3]: no", "text_refused", {}), OF_TEXT),
             (("input[3]: no", "invalid_request_error", {"code": "text_refused"}), OF_TEXT),
-            (("input[3]: no", "invalid_request_error", {"code": "context_length_exceeded"}), TOO_LONG),
-            (("No server is there.", "unavailable_error", {"code": "not_ready"}), Meaning(loading=True)),
+            (("input[3]: no", "context_length_exceeded", {}), TOO_LONG),
+            (("No server is there.", "not_ready", {}), Meaning(loading=True)),
         ],
         drops_work=True,
         final=(500, 502, 503, 504),
@@ -310,6 +311,7 @@ class TestRecognised:
             ("infinity", "infinity"),
             ("ollama", "library"),
             ("lm-studio", "organization_owner"),
+            ("embedwire-gateway", "embedwire-gateway"),
         ],
     )
     def test_by_its_list_of_models(self, name: str, owned_by: str) -> None:

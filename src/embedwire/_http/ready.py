@@ -84,6 +84,11 @@ class Ready:
         finally:
             self._waiters -= 1
 
+    async def look(self) -> bool:
+        """Whether the server is ready now; asks it once."""
+        self._last = await self._ask()
+        return _is_ready(self._last)
+
     @property
     def is_awaited(self) -> bool:
         """Whether a request waits for the server, which was not ready when that was sent."""

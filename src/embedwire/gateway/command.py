@@ -66,14 +66,7 @@ def run(
 
 async def _serve(app: web.Application, listener: socket.socket, grace: float, say: Say) -> None:
     gateway = app[GATEWAY]
-    runner = web.AppRunner(
-        app,
-        access_log=None,
-        logger=wire_logger(logging.getLogger(__package__)),
-        handler_cancellation=True,
-        keepalive_timeout=KEEP_ALIVE,
-        shutdown_timeout=LAST,
-    )
+    runner = runner_of(app)
     await runner.setup()
     try:
         site = web.SockSite(runner, listener, backlog=BACKLOG)
@@ -86,6 +79,18 @@ async def _serve(app: web.Application, listener: socket.socket, grace: float, sa
         await _finished(gateway, grace, say)
     finally:
         await runner.cleanup()
+
+
+def runner_of(app: web.Application) -> web.AppRunner:
+    """What runs the gateway: a client that hangs up cancels its request, and one that says nothing is let go."""
+    return web.AppRunner(
+        app,
+        access_log=None,
+        logger=wire_logger(logging.getLogger(__package__)),
+        handler_cancellation=True,
+        keepalive_timeout=KEEP_ALIVE,
+        shutdown_timeout=LAST,
+    )
 
 
 async def _signalled(say: Say) -> None:

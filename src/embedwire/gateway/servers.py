@@ -11,8 +11,7 @@ from embedwire._http.records import Refused
 from embedwire._settings.address import Target, key_from_environment, target_of
 from embedwire.exceptions import InputError
 
-PATIENCE = 2.0  # seconds for a server to say that it is ready
-FRESH = 1.0  # seconds for which that holds
+FRESH = 1.0  # seconds for which it holds that a server is ready, or is not
 
 
 class Servers:
@@ -84,16 +83,8 @@ class Servers:
         await asyncio.gather(*(_follow(one, ready[one.target.base_url], say) for one in self._origins))
 
     async def _ask(self) -> dict[str, bool]:
-        answers = await asyncio.gather(*map(_is_ready, self._origins))
+        answers = await asyncio.gather(*(origin.visitor.ready.look() for origin in self._origins))
         return {origin.target.base_url: answer for origin, answer in zip(self._origins, answers, strict=True)}
-
-
-async def _is_ready(origin: Origin) -> bool:
-    try:
-        await asyncio.wait_for(origin.visitor.ready.wait(), PATIENCE)
-    except (asyncio.TimeoutError, Refused):
-        return False
-    return True
 
 
 async def _follow(origin: Origin, ready: bool, say: Callable[[str], object]) -> None:
