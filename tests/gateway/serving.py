@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
+import io
 import os
 import re
 import subprocess
@@ -13,6 +15,7 @@ from typing import Any
 
 import aiohttp
 import numpy as np
+import orjson
 from aiohttp import web
 from numpy.typing import NDArray
 
@@ -48,7 +51,8 @@ class Client:
 
     async def embed(self, texts: str | Sequence[str], **fields: Any) -> dict[str, Any]:
         """The reply to a request that succeeds."""
-        status, reply, _ = await self.ask("POST", "/v1/embeddings", json={"input": texts, **fields})
+        body = io.BytesIO(orjson.dumps({"input": texts, **fields}))
+        status, reply, _ = await self.ask("POST", "/v1/embeddings", data=body)
         assert status == 200, reply
         assert isinstance(reply, dict)
         return reply
@@ -66,6 +70,11 @@ class Client:
         assert SECRET not in str(reply)
         error: dict[str, Any] = reply["error"]
         return error
+
+    async def until(self, holds: Callable[[dict[str, float]], bool]) -> None:
+        """Returns when the metrics are seen to be so."""
+        while not holds(await self.metrics()):  # noqa: ASYNC110 - it is another's state
+            await asyncio.sleep(0.01)
 
     async def metrics(self, **options: Any) -> dict[str, float]:
         """Every sample: its name with its labels → its value."""

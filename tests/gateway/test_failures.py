@@ -34,9 +34,7 @@ class TestTexts:
         assert (error["n_prompt_tokens"], error["n_ctx"]) == (602, 512)
         assert "input[40] of 41" in error["message"]
 
-    async def test_a_text_that_breaks_the_model_is_named(
-        self, start: Start, server: EmbeddingServer
-    ) -> None:
+    async def test_a_text_that_breaks_the_model_is_named(self, start: Start, server: EmbeddingServer) -> None:
         """A text for which the server has no numbers gets a 400 that names it; all others have theirs."""
         answer = Answer.error(500, f'unsupported value: NaN in "{SECRET}"')
         server.script = poison(SECRET, answer=answer)
@@ -100,8 +98,7 @@ class TestServers:
         await gateway.vectors("first")
         await server.astop()
         waiting = asyncio.create_task(gateway.vectors(numbered(50)))
-        while not (await gateway.metrics())["queued_texts"]:  # noqa: ASYNC110 - the gateway's own state
-            await asyncio.sleep(0.01)
+        await gateway.until(lambda told: told["queued_texts"] == 50)
         await server.astart()
         assert right(await waiting, numbered(50))
 
@@ -128,12 +125,13 @@ class TestRoom:
         with server.hold():
             first = asyncio.create_task(gateway.vectors(numbered(90)))
             await server.wait_for(lambda: server.in_flight > 0)
-            status, reply, headers = await gateway.ask("POST", "/embeddings", json={"input": numbered(11, "b")})
+            status, reply, headers = await gateway.ask(
+                "POST", "/embeddings", json={"input": numbered(11, "b")}
+            )
             assert (status, reply["error"]["code"]) == (429, "queue_full")
             assert int(headers["Retry-After"]) > 0
             second = asyncio.create_task(gateway.vectors(numbered(10, "b")))
-            while (await gateway.metrics())["queued_texts"] < 100:  # noqa: ASYNC110 - the gateway's own state
-                await asyncio.sleep(0.01)
+            await gateway.until(lambda told: told["queued_texts"] == 100)
         assert right(await first, numbered(90))
         assert right(await second, numbered(10, "b"))
         assert right(await gateway.vectors(numbered(101)), numbered(101))  # an empty gateway takes more
@@ -144,8 +142,7 @@ class TestRoom:
         texts = ["a" * 9_000]
         with server.hold():
             tasks = [asyncio.create_task(gateway.vectors([f"{n}" * 9_000])) for n in range(4)]
-            while (await gateway.metrics())["queued_texts"] < 4:  # noqa: ASYNC110 - the gateway's own state
-                await asyncio.sleep(0.01)
+            await gateway.until(lambda told: told["queued_texts"] == 4)
             assert (await gateway.refused({"input": texts}, 429))["code"] == "queue_full"
         await asyncio.gather(*tasks)
         assert right(await gateway.vectors(texts), texts)

@@ -103,7 +103,9 @@ class TestFields:
         gateway = await start(server.url)
         texts = [["one two three"] * 3, ["a b"], numbered(200)]
         alone = [(await gateway.embed(some))["usage"] for some in texts[:2]]
-        assert alone == [{"prompt_tokens": count, "total_tokens": count} for count in (5, 4)]  # equal texts go once
+        assert alone == [
+            {"prompt_tokens": count, "total_tokens": count} for count in (5, 4)
+        ]  # equal texts go once
         replies = await asyncio.gather(*(gateway.embed(some) for some in texts))
         counted = [reply["usage"]["prompt_tokens"] for reply in replies]
         assert counted[:2] != counted[1:]

@@ -82,10 +82,11 @@ class Gateway:
                 status[0] = refused.status
                 self.metrics.failed(refused.code or "invalid_request")
                 raise
-            self._lively, status[0] = time.monotonic(), 200
+            self._lively = time.monotonic()
             self.metrics.embedded(asked.kind, len(asked.texts), done.tokens, time.monotonic() - begun)
             body = pieces(done.vectors, model=done.model, tokens=done.tokens, as_base64=asked.as_base64)
-            return await self._reply(request, body)
+            reply, status[0] = await self._reply(request, body)
+            return reply
 
     async def models(self, _: web.Request) -> web.Response:
         """The models that the servers list."""
@@ -157,28 +158,27 @@ class Gateway:
                     raise too_large(self._limits.body)
         return b"".join(chunks)
 
-    async def _reply(self, request: web.Request, body: Iterator[bytes]) -> web.StreamResponse:
-        """Sends a reply, a piece when the last one was taken: in one where it is short."""
+    async def _reply(self, request: web.Request, body: Iterator[bytes]) -> tuple[web.StreamResponse, int]:
+        """Sends a reply, a piece when the last one was taken: in one where it is short; and how that ended."""
         if request.transport is not None:
             request.transport.set_write_buffer_limits(high=0)  # a write is over when the network has it all
         piece, more = next(body), next(body, None)
         headers = {"Content-Type": "application/json"}
-        response: web.StreamResponse
-        if more is None:
-            response = web.Response(body=piece, headers=headers)
+        response = web.StreamResponse(headers=headers) if more else web.Response(body=piece, headers=headers)
+        try:
             with self._in_time(request, "a reply was not taken"):
                 await response.prepare(request)
-                await response.write_eof()
-            return response
-        response = web.StreamResponse(headers=headers)
-        await response.prepare(request)
-        while more is not None:
+            while more:
+                with self._in_time(request, "a reply was not taken"):
+                    await response.write(piece)
+                piece, more = more, next(body, None)
             with self._in_time(request, "a reply was not taken"):
-                await response.write(piece)
-            piece, more = more, next(body, None)
-        with self._in_time(request, "a reply was not taken"):
-            await response.write_eof(piece)
-        return response
+                await (
+                    response.write_eof() if isinstance(response, web.Response) else response.write_eof(piece)
+                )
+        except ConnectionError:  # its client left
+            return response, LEFT
+        return response, 200
 
     @contextmanager
     def _in_time(self, request: web.Request, what: str) -> Iterator[None]:
