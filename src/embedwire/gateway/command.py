@@ -114,14 +114,17 @@ async def _signalled(say: Say) -> None:
 
 async def _finished(gateway: Gateway, grace: float, say: Say) -> None:
     """Returns when nothing is under way any more, or patience is over."""
-    if gateway.metrics.in_flight:
-        say(
-            f"Finishing {gateway.metrics.in_flight} requests within {grace:g} s; once more Ctrl+C drops them."
-        )
+    if not gateway.idle.is_set():
+        say(f"Finishing {_under_way(gateway)} within {grace:g} s; once more Ctrl+C drops what is left.")
     try:
         await asyncio.wait_for(gateway.idle.wait(), grace)
     except asyncio.TimeoutError:
-        say(f"{gateway.metrics.in_flight} requests were not finished.")
+        say(f"Not finished: {_under_way(gateway)}.")
+
+
+def _under_way(gateway: Gateway) -> str:
+    count = gateway.metrics.in_flight
+    return f"{count} request{'s' * (count != 1)}"
 
 
 def _introduce(say: Say, gateway: Gateway, host: str, port: int, *, keyed: bool) -> None:
