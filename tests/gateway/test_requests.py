@@ -63,6 +63,10 @@ class TestVectors:
         body, headers = gzip.compress(b'{"input": ["a", "b"]}'), {"Content-Encoding": "gzip"}
         status, reply, _ = await gateway.ask("POST", "/v1/embeddings", data=body, headers=headers)
         assert (status, len(reply["data"])) == (200, 2)
+        status, reply, _ = await gateway.ask("POST", "/v1/embeddings", data=b"{}", headers=headers)
+        assert (status, "Content-Encoding" in reply["error"]["message"]) == (400, True)
+        told = await gateway.metrics()
+        assert told['requests_total{status="400"}'] == told['failures_total{kind="invalid_request"}'] == 1
 
 
 class TestFields:

@@ -9,18 +9,19 @@ from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import contextmanager
 
 from aiohttp import web
+from aiohttp.http_exceptions import ContentEncodingError
 from aiohttp.typedefs import Handler, Middleware
 
 from embedwire._web.guards import errors_as_json, json_reply, key_guard, named, too_large
 from embedwire._web.requests import Refusal
-from embedwire.exceptions import EmbedwireError, RequestError
-from embedwire.gateway.asked import parse
+from embedwire.exceptions import EmbedwireError
+from embedwire.gateway.asked import Asked, parse
 from embedwire.gateway.failures import not_ready, refusal
 from embedwire.gateway.limits import DEFAULT, Limits, Room, Share
 from embedwire.gateway.metrics import CONTENT_TYPE, Metrics
 from embedwire.gateway.replies import error_body, pieces
 from embedwire.gateway.servers import Servers
-from embedwire.gateway.upstream import To, Upstream
+from embedwire.gateway.upstream import Embedded, To, Upstream
 
 SERVER = "embedwire-gateway"
 LIVELY = 5.0  # seconds for which a success shows that a server is ready
@@ -67,21 +68,9 @@ class Gateway:
         """Vectors for the texts of a request. A client that hangs up cancels this, and so drops its texts."""
         begun = time.monotonic()
         with self._counted() as status, self._room.held() as share:
-            try:
-                asked = parse(await self._body(request, share), self._limits.texts)
-                share.take_texts(len(asked.texts))
-                self.metrics.queued += len(asked.texts)
-                try:
-                    done = await self._upstream.embed(asked)
-                finally:
-                    self.metrics.queued -= len(asked.texts)
-            except EmbedwireError as error:
-                status[0], refused = await self._failed(error)
-                raise refused from None
-            except Refusal as refused:
-                status[0] = refused.status
-                self.metrics.failed(refused.code or "invalid_request")
-                raise
+            asked = parse(await self._body(request, share), self._limits.texts)
+            share.take_texts(len(asked.texts))
+            done = await self._embedded(asked)
             self._lively = time.monotonic()
             self.metrics.embedded(asked.kind, len(asked.texts), done.tokens, time.monotonic() - begun)
             body = pieces(done.vectors, model=done.model, tokens=done.tokens, as_base64=asked.as_base64)
@@ -111,35 +100,62 @@ class Gateway:
 
     @contextmanager
     def _counted(self) -> Iterator[list[int]]:
-        """Counts a request, by the status that is put into the list."""
+        """Counts a request, by the status that is put into the list, or by why it failed."""
         status = [LEFT]
         self.metrics.in_flight += 1
         self.idle.clear()
         try:
             yield status
+        except (web.RequestPayloadError, ContentEncodingError):
+            status[0] = self._count_failure(400, "invalid_request")
+            raise
+        except Refusal as refused:
+            status[0] = self._count_failure(refused.status, refused.code or "invalid_request")
+            raise
+        except Exception:
+            status[0] = self._count_failure(500, "internal")
+            raise
         finally:
-            self.metrics.in_flight -= 1
+            if status[0] == LEFT:
+                self._count_failure(LEFT, "client_left")
             self.metrics.answered(status[0])
+            self.metrics.in_flight -= 1
             if not self.metrics.in_flight:
                 self.idle.set()
-            if status[0] == LEFT:
-                self.metrics.failed("client_left")
+
+    def _count_failure(self, status: int, kind: str) -> int:
+        self.metrics.failed(kind)
+        return status
+
+    async def _embedded(self, asked: Asked) -> Embedded:
+        """The vectors of a request.
+
+        Raises:
+            Refusal: There are none; says why.
+        """
+        self.metrics.queued += len(asked.texts)
+        try:
+            return await self._upstream.embed(asked)
+        except EmbedwireError as error:
+            raise await self._refusal(error) from None
+        finally:
+            self.metrics.queued -= len(asked.texts)
 
     async def _is_ready(self) -> bool:
         recently = time.monotonic() - self._lively < LIVELY
         return recently or any((await self.servers.ready()).values())
 
-    async def _failed(self, error: EmbedwireError) -> tuple[int, Refusal]:
-        """The status and the reply to a request that failed."""
-        at_server = isinstance(error, RequestError) and error.index is None
-        refused = refusal(error, ready=True)
+    async def _refusal(self, error: EmbedwireError) -> Refusal:
+        """The reply to a request that failed."""
+        refused, server = refusal(error, ready=True), getattr(error, "server", "")
         if refused.status >= 500:
             self._lively = 0.0
             refused = refusal(error, ready=await self._is_ready())
-        server = error.server if isinstance(error, RequestError) else ""
-        self.metrics.failed(refused.code or "invalid_request", server)
-        _logger.info("%d %s%s", refused.status, refused.code, f" from {server}" if at_server else "")
-        return refused.status, refused
+        if server:
+            self.metrics.failed_at(server, refused.code or "")
+        level = logging.WARNING if refused.status >= 500 else logging.INFO
+        _logger.log(level, "%d %s %s", refused.status, refused.code, server)
+        return refused
 
     async def _body(self, request: web.Request, share: Share) -> bytes:
         """The body, which must have arrived in time.

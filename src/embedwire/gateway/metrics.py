@@ -62,11 +62,13 @@ class Metrics:
         self._tokens += tokens or 0
         self._seconds[kind].add(seconds)
 
-    def failed(self, kind: str, server: str = "") -> None:
-        """A request failed for such a reason, at a server where one was involved."""
+    def failed(self, kind: str) -> None:
+        """A request failed for such a reason."""
         self._failures[kind] = self._failures.get(kind, 0) + 1
-        if server:
-            self._server_failures[server, kind] = self._server_failures.get((server, kind), 0) + 1
+
+    def failed_at(self, server: str, kind: str) -> None:
+        """The reason came from a server."""
+        self._server_failures[server, kind] = self._server_failures.get((server, kind), 0) + 1
 
     def text(self, servers: Mapping[str, Mapping[str, float]]) -> str:
         """All of it.
