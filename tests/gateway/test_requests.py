@@ -131,15 +131,19 @@ class TestOrder:
     """Queries go before bulk."""
 
     async def test_one_text_overtakes_many(self, start: Start) -> None:
-        """A request with one text is sent before the documents that wait already."""
-        async with EmbeddingServer(slots=1, latency=0.01) as server:
+        """A request with one text is the next that is sent, alone, before all documents that wait already."""
+        async with EmbeddingServer(server_header="fast") as server:
             gateway = await start(server.url)
-            bulk = asyncio.create_task(gateway.vectors(numbered(400)))
-            await server.wait_for(lambda: server.in_flight > 0)
-            assert right(await gateway.vectors("query"), ["query"])
-            assert not bulk.done()
-            assert len(await bulk) == 400
-        assert ["query"] in server.batches[:-5]
+            with server.hold():
+                bulk = [asyncio.create_task(gateway.vectors(numbered(20, what))) for what in range(20)]
+                await gateway.until(lambda told: told["queued_texts"] == 400)
+                query = asyncio.create_task(gateway.vectors("query"))
+                await gateway.until(lambda told: told["queued_texts"] == 401)
+                sent = len(server.batches)
+            assert right(await query, ["query"])
+            texts = [text for what in range(20) for text in numbered(20, what)]
+            assert right(np.concatenate(await asyncio.gather(*bulk)), texts)
+        assert server.batches.index(["query"]) <= sent
 
 
 class TestWrongRequests:
