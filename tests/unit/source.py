@@ -13,7 +13,7 @@ from typing import TypeAlias
 Function: TypeAlias = ast.FunctionDef | ast.AsyncFunctionDef
 
 PACKAGE = Path(__file__).parents[2] / "src" / "embedwire"
-FOLDERS = ("serve/", "testing/")  # that stand alone
+FOLDERS = ("gateway/", "serve/", "_web/", "testing/")  # beside the house: servers, and what tests need
 ROOMS = ("_clients", "_queue", "_http", "_servers", "_settings")  # highest first
 
 

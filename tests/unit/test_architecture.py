@@ -50,6 +50,7 @@ UPWARDS = {("_queue/records.py", "_queue/lane.py"): "a call and a batch know the
 NETWORK = {"_http/sessions.py", "_http/transport.py"}
 # What is larger than it should be, and why.
 LARGE = {
+    "cli.py::gateway": "the one list of all that a gateway may be told",
     "_servers/tuner.py::Tuner": "one search: its trial, its round and its rest are one state",
     "_clients/base.py::Client.__init__": "the one list of all that a user may set",
     "_settings/endpoint.py::split": "each thing that may be wrong with a URL",
@@ -219,9 +220,22 @@ class TestImports:
             assert foreign <= {"numpy", "orjson", "typing_extensions"}
 
     def test_the_local_server_stands_alone(self) -> None:
-        """`embedwire.serve` imports nothing of the client."""
-        for name in (name for name in EVERYTHING if name.startswith("serve/")):
-            assert own_imports(name) <= {"serve/"}
+        """`embedwire.serve`, and what it shares with the gateway, imports nothing of the client."""
+        for name in (name for name in EVERYTHING if name.startswith(("serve/", "_web/"))):
+            assert own_imports(name) <= {"serve/", "_web/"} if name.startswith("serve/") else {"_web/"}
+
+    def test_the_gateway_stands_on_the_client(self) -> None:
+        """`embedwire.gateway` imports the client's rooms, never an adapter or a server, and needs no more."""
+        rooms = tuple(f"{room}/" for room in ROOMS)
+        for name in (name for name in EVERYTHING if name.startswith("gateway/")):
+            others = own_imports(name) - {"gateway/", "_web/", "exceptions.py"}
+            assert [other for other in others if not other.startswith(rooms)] == []
+            foreign = roots(name) - set(sys.stdlib_module_names) - {"embedwire"}
+            assert foreign <= {"aiohttp", "numpy", "orjson", "pybase64"}
+
+    def test_only_the_command_knows_the_gateway(self) -> None:
+        """Nothing but the command line imports `embedwire.gateway`."""
+        assert [name for name in MODULES if "gateway/" in own_imports(name)] == ["cli.py"]
 
 
 class TestTheEnvironment:

@@ -29,6 +29,7 @@ class Row:
         says: Its words, its type and its fields → what they mean.
         spare_threads: Connections beyond its slots.
         drops_work: Whether it stops when its client leaves.
+        final: Statuses that no repeat helps against.
     """
 
     headers: list[dict[str, str]] = field(default_factory=list)
@@ -37,6 +38,7 @@ class Row:
     says: list[tuple[tuple[str, str, dict[str, Any]], Meaning]] = field(default_factory=list)
     spare_threads: int | None = None
     drops_work: bool = False
+    final: tuple[int, ...] = ()
 
 
 TOO_LARGE = (
@@ -181,6 +183,17 @@ TABLE = {
             ),
         ],
     ),
+    "embedwire-gateway": Row(
+        headers=[{"server": "embedwire-gateway"}],
+        says=[
+            (("input[3]: no", "text_refused", {}), OF_TEXT),
+            (("input[3]: no", "invalid_request_error", {"code": "text_refused"}), OF_TEXT),
+            (("input[3]: no", "context_length_exceeded", {}), TOO_LONG),
+            (("No server is there.", "not_ready", {}), Meaning(loading=True)),
+        ],
+        drops_work=True,
+        final=(500, 502, 503, 504),
+    ),
     "openai-like": Row(
         says=[
             (
@@ -298,6 +311,7 @@ class TestRecognised:
             ("infinity", "infinity"),
             ("ollama", "library"),
             ("lm-studio", "organization_owner"),
+            ("embedwire-gateway", "embedwire-gateway"),
         ],
     )
     def test_by_its_list_of_models(self, name: str, owned_by: str) -> None:
@@ -397,6 +411,7 @@ class TestHowItWorks:
 
     @pytest.mark.parametrize("name", TABLE)
     def test_connections_and_work(self, name: str) -> None:
-        """Threads to spare, and whether it stops computing when its client leaves."""
+        """Threads to spare, whether it stops computing when its client leaves, what it repeated by itself."""
         kind, row = NAMED[name], TABLE[name]
         assert (kind.spare_threads, kind.drops_work) == (row.spare_threads, row.drops_work)
+        assert kind.final == row.final

@@ -11,7 +11,7 @@ import os
 import sys
 import time
 from collections.abc import Coroutine, Iterable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from embedwire._clients.fitting import Fitting, fit_or_hand_on
@@ -24,6 +24,15 @@ from embedwire._servers.known import ServerInfo, servers_info
 from embedwire._settings.options import KINDS, Kind
 from embedwire._settings.settings import CLOSED, Settings
 from embedwire.exceptions import RequestError, UsageError
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """How a caller asked: when, from which index of his list on, and where it is counted."""
+
+    begun: float
+    offset: int | None
+    ledger: Ledger
 
 
 class Engine:
@@ -67,7 +76,14 @@ class Engine:
         )
 
     def submit(
-        self, texts: list[str], kind: Kind, future: Future, *, begun: float, offset: int | None = None
+        self,
+        texts: list[str],
+        kind: Kind,
+        future: Future,
+        *,
+        begun: float,
+        offset: int | None = None,
+        ledger: Ledger | None = None,
     ) -> None:
         """Queues a call; ``future`` gets its matrix, or its error. Too long texts are fitted, where the user wants it.
 
@@ -77,29 +93,32 @@ class Engine:
             future: Cancelling it withdraws the call.
             begun: When the caller called, by `time.monotonic`: the deadline counts from then.
             offset: Index of the first text in the caller's list, if they are a part of one.
+            ledger: Adds up what this call takes; None: the client's.
 
         Raises:
             Overloaded: The queue is full.
         """
+        asked = Asked(begun, offset, ledger or self._ledger)
         if self._settings.too_long == "raise":
-            self._submit(texts, kind, future, begun, self._settings.max_queued, offset)
+            self._submit(texts, kind, future, self._settings.max_queued, asked)
             return
         whole: asyncio.Future[Matrix] = self._loop.create_future()
-        self._submit(texts, kind, whole, begun, self._settings.max_queued, offset)
+        self._submit(texts, kind, whole, self._settings.max_queued, asked)
 
         def run(error: RequestError) -> Coroutine[Any, Any, Matrix]:
-            return self._fitting(texts, kind, begun, offset or 0).run(error)
+            return self._fitting(texts, kind, asked).run(error)
 
         fit_or_hand_on(whole, future, run, self._fittings)
 
-    def _fitting(self, texts: list[str], kind: Kind, begun: float, offset: int) -> Fitting:
+    def _fitting(self, texts: list[str], kind: Kind, asked: Asked) -> Fitting:
         settings = self._settings
 
         async def embed(text: str, index: int) -> Matrix:
             if self._released:
                 raise UsageError(CLOSED)
             future: asyncio.Future[Matrix] = self._loop.create_future()
-            self._submit([text], kind, future, begun, sys.maxsize, index)  # its text was let in before
+            part = replace(asked, offset=index)
+            self._submit([text], kind, future, sys.maxsize, part)  # its text was let in before
             vector: Matrix = (await future)[0]
             return vector
 
@@ -107,20 +126,18 @@ class Engine:
             settings.too_long,
             embed,
             texts=texts,
-            offset=offset,
+            offset=asked.offset or 0,
             prompt=settings.prompts.query if kind == "query" else settings.prompts.document,
             lengths=self._pools[kind].members[0].route.sizes.sizing.lengths,
-            ledger=self._ledger,
+            ledger=asked.ledger,
             server=settings.fleet.names,
         )
 
-    def _submit(
-        self, texts: list[str], kind: Kind, future: Future, begun: float, max_queued: int, offset: int | None
-    ) -> None:
+    def _submit(self, texts: list[str], kind: Kind, future: Future, max_queued: int, asked: Asked) -> None:
         settings, loop, dispatcher = self._settings, self._loop, self._group.dispatcher
         deadline = None
         if settings.deadline is not None:
-            deadline = loop.time() + settings.deadline - (time.monotonic() - begun)
+            deadline = loop.time() + settings.deadline - (time.monotonic() - asked.begun)
         call = dispatcher.submit(
             self._pools[kind],
             texts,
@@ -128,9 +145,9 @@ class Engine:
             future,
             deadline=deadline,
             max_queued=max_queued,
-            offset=offset,
+            offset=asked.offset,
             normalize=settings.normalize,
-            ledger=self._ledger,
+            ledger=asked.ledger,
         )
         self._calls[future] = call
         # Which does not hold the call: only the garbage collector would free the two.

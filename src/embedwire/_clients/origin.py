@@ -21,6 +21,8 @@ from embedwire._settings.address import Target
 from embedwire._settings.servers import Fleet
 from embedwire._settings.settings import Form, Settings
 
+MOST_ROUTES = 1024  # that are shared: a gateway may meet a new form with each of its users
+
 
 @dataclass(eq=False)
 class Origin:
@@ -49,10 +51,18 @@ class Origin:
         """The way of all texts of a form, shared by all clients of equal settings."""
         route = self._routes.get(form)
         if route is None:
+            if len(self._routes) >= MOST_ROUTES:
+                self._forget(next(iter(self._routes)))
             sizes = sizing(self.target, form.variant).of(form, self._tuners)
             model = self.visitor.model(form)
             route = self._routes[form] = Route(form, self.slots, self.visitor, model, sizes)
         return route
+
+    def _forget(self, form: Form) -> None:
+        """Shares a form's way no more; who uses it keeps it."""
+        del self._routes[form]
+        for choice in [choice for choice in self._tuners if form.variant in choice]:
+            del self._tuners[choice]
 
     async def close(self) -> None:
         """Closes every connection."""
@@ -92,11 +102,19 @@ class Group:
         """Where all texts of a form go."""
         pool = self._pools.get(form)
         if pool is None:
+            if len(self._pools) >= MOST_ROUTES:
+                self._forget_one()
             fleet, terms = self.fleet, self.terms
             routes = [origin.route(form) for origin in self.origins]
             known = agreed(fleet.targets, form.variant, terms)
             pool = self._pools[form] = Pool(routes, fleet.weights, known, terms, fleet.hedge)
         return pool
+
+    def _forget_one(self) -> None:
+        """Shares no more where the texts of one form go that has no work; who uses it keeps it."""
+        idle = (form for form, pool in self._pools.items() if not self.dispatcher.has(pool))
+        if (form := next(idle, None)) is not None:
+            self.dispatcher.leave([self._pools.pop(form)])
 
     @property
     def visitors(self) -> list[Visitor]:

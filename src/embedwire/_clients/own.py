@@ -17,6 +17,7 @@ from embedwire._clients.stream import AsyncStream, Feed, OnError, check_source, 
 from embedwire._clients.texts import check_kind, check_text, checked, prompted, with_prompt
 from embedwire._http.steps import in_turns
 from embedwire._http.threads import in_thread
+from embedwire._queue.usage import Ledger
 from embedwire._servers.known import ServerInfo
 from embedwire._settings.checks import check_seconds
 from embedwire._settings.options import Kind
@@ -168,11 +169,13 @@ class EmbeddingClient(Client):
             await engine.close()
         self._forget_engine()
 
-    async def _embed(self, texts: list[str], kind: Kind, begun: float) -> NDArray[np.float32]:
+    async def _embed(
+        self, texts: list[str], kind: Kind, begun: float, ledger: Ledger | None = None
+    ) -> NDArray[np.float32]:
         texts = await in_turns(prompted(texts, kind, self._settings.prompts))
         engine = await self._attach(begun)
         future: asyncio.Future[NDArray[np.float32]] = asyncio.get_running_loop().create_future()
-        engine.submit(texts, kind, future, begun=begun)
+        engine.submit(texts, kind, future, begun=begun, ledger=ledger)
         return await future
 
     async def _feed(self, kind: Kind) -> Feed:

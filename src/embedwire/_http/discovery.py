@@ -132,6 +132,13 @@ class Discovery:
         server.asked = True
         self._warn(model)
 
+    async def models(self) -> tuple[str, ...]:
+        """The names of the models that the server lists now; where it does not answer, those that it listed last."""
+        for base in self._place.bases():
+            if await self._answered(self._place.endpoint.models(base), self._list) and self._server.models:
+                break
+        return self._server.models
+
     def _may_warn(self, model: str | None) -> bool:
         """Whether the server embeds under any name, and so under a wrong one."""
         kind = self._server.kind

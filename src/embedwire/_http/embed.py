@@ -32,7 +32,8 @@ QUESTION = Timeouts(total=5, connect=2)  # of a request that no caller waits for
 class Visitor:
     """One visitor (its key, its headers) of one server, on one loop: what sends its jobs.
 
-    Its state is the number of texts that it had embedded, and the models for which base64 is being tried.
+    Its state is the number of texts that it had embedded, whether it is to find out what the server can, and the
+    models for which base64 is being tried.
 
     Args:
         target: The server and who asks.
@@ -53,6 +54,7 @@ class Visitor:
         self._serving = Serving(self._url, transport, self._server, self._discovery)
         self._sending = Sending(place, self._turns, transport, self._server, self._serving)
         self._embedded = 0
+        self._learns = False
         self._trials: set[ModelFacts] = set()
 
     def limiter(self, rate: RateLimit) -> RateLimiter:
@@ -97,12 +99,21 @@ class Visitor:
             await slot.take_again(job.kind)
         # A query is not made to carry another text while documents wait that can.
         waiting = job.waiting if job.kind == "document" else 0
-        trials = self._trials if max(self._embedded, waiting) >= LEARN_FROM else None
+        trials = self._trials if self._pays(waiting) else None
         vectors = await self._sending.send(job, slot, trials)
         self._embedded += len(job.texts)
-        if max(self._embedded, job.waiting) >= LEARN_FROM:
+        if self._pays(job.waiting):
             self._discovery.look_once(slot, job.form.model)
         return vectors
+
+    @property
+    def embedded(self) -> int:
+        """Texts that this visitor had embedded."""
+        return self._embedded
+
+    async def models(self) -> tuple[str, ...]:
+        """The names of the models that the server lists now; where it does not answer, those that it listed last."""
+        return await self._discovery.models()
 
     async def meet(self, form: Form) -> None:
         """Waits until the server is ready, and asks for its model, where none is named.
@@ -123,7 +134,11 @@ class Visitor:
 
     def learn(self) -> None:
         """From now on it pays to find out what the server can."""
-        self._embedded = max(self._embedded, LEARN_FROM)
+        self._learns = True
+
+    def _pays(self, waiting: int) -> bool:
+        """Whether it pays to find out what the server can, with so many texts that wait."""
+        return self._learns or max(self._embedded, waiting) >= LEARN_FROM
 
     async def look(self, form: Form) -> None:
         """Asks the server what it is, where it was not asked."""

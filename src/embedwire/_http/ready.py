@@ -84,9 +84,10 @@ class Ready:
         finally:
             self._waiters -= 1
 
-    async def now(self) -> bool:
-        """Whether the server itself answers ``/health`` now, and not with a 503."""
-        return _is_ready(await self._ask())
+    async def look(self) -> bool:
+        """Whether the server is ready now; asks it once."""
+        self._last = await self._ask()
+        return _is_ready(self._last)
 
     @property
     def is_awaited(self) -> bool:

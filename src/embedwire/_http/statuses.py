@@ -16,7 +16,7 @@ from embedwire._http.records import Action, Fault, Patience
 from embedwire._http.verdicts import Context, Verdict
 from embedwire._http.wire import Reply
 from embedwire._http.words import Said, said
-from embedwire._servers.kinds import Meaning, meaning
+from embedwire._servers.kinds import Meaning, meaning, recognised
 from embedwire.exceptions import (
     AuthenticationFailed,
     BadReply,
@@ -77,7 +77,7 @@ def by_words(
     if status == 408 and reused and not seen.resent:
         return Verdict(action=Action.RESEND, fault=fault)
     case = _Case(fault, means, seen, headers)
-    rules = (_not_ready, _about_the_rate, _about_the_key, _about_the_text, _about_the_request)
+    rules = (_not_ready, _repeated, _about_the_rate, _about_the_key, _about_the_text, _about_the_request)
     understood = next((verdict for rule in rules if (verdict := rule(case)) is not None), None)
     return understood or _by_status(status, fault, words, means, seen)
 
@@ -129,6 +129,16 @@ def _not_ready(case: _Case) -> Verdict | None:
         fault = replace(fault, error=ServerUnavailable, what=what, cure=cure, patience="loading")
         return Verdict(action=Action.WAIT, fault=fault)
     return None
+
+
+def _repeated(case: _Case) -> Verdict | None:
+    """It was repeated already, by what stands in front of the server."""
+    kind = recognised(case.headers)
+    if kind is None or case.fault.status not in kind.final:
+        return None
+    what = f"what stands in front of the server gave up on it, after repeats of its own ({case.fault.status})"
+    cure = "Its message says what became of the server; see its log, too."
+    return give_up(replace(case.fault, error=ServerUnavailable, what=what, cure=cure))
 
 
 def _about_the_rate(case: _Case) -> Verdict | None:

@@ -113,6 +113,10 @@ class Dispatcher:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
+    def has(self, pool: Pool) -> bool:
+        """Whether there is work for these servers."""
+        return pool in self._lanes
+
     def leave(self, pools: Iterable[Pool]) -> None:
         """Sees no more to servers that nobody uses any more."""
         self._several.leave(pools)

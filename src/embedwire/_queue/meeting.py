@@ -127,7 +127,7 @@ class Meeting:
                 )
                 pause = min(most, max(least, pause * 2))
                 await asyncio.sleep(pause * random.uniform(0.8, 1.2))  # noqa: S311 - no secret
-                if not await member.route.visitor.ready.now():
+                if not await member.route.visitor.ready.look():
                     continue
             seen = member.route.visitor.seen()
             heard, sent = await asked(member, self.pool)

@@ -71,6 +71,7 @@ def _count(call: Call, batch: Batch, vectors: Vectors, texts: int, chars: int, s
     ledger.sent(vectors.sent - before + batch.hedges, share, again=before > 0)
     texts, chars = (texts, chars) if call.open else (0, 0)
     ledger.embedded(texts, chars, vectors.tokens, vectors.seconds, share)
+    ledger.model = vectors.model or ledger.model
 
 
 def refuse(batch: Batch, refused: Refused, calls: Calls) -> Steps:

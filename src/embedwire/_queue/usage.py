@@ -51,6 +51,7 @@ class Ledger:
         self._tokens: float | None = None
         self._requests = self._repeats = self._seconds = 0.0
         self.truncated = self.averaged = 0
+        self.model: str | None = None  # that the last reply named
 
     def sent(self, requests: int, share: float, *, again: bool) -> None:
         """So many requests were sent for the same texts, of which this client has a share.

@@ -15,9 +15,10 @@ Fields that this server does not know are ignored, and `null` is as good as leav
 
 from __future__ import annotations
 
+from embedwire._web.listening import ServeError
 from embedwire.serve.app import MAX_BODY, create_app
 from embedwire.serve.command import run
-from embedwire.serve.model import DIMENSIONS, MAX_TOKENS, MODEL, CountTokens, Encode, ServeError
+from embedwire.serve.model import DIMENSIONS, MAX_TOKENS, MODEL, CountTokens, Encode
 from embedwire.serve.protocol import MAX_TEXTS
 
 __all__ = [

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import errno
-import ipaddress
-import socket
-import sys
+import logging
 import time
 from collections.abc import Callable
 
 from aiohttp import web
 
+from embedwire._web.listening import ServeError, as_seen_by_clients, listen, to_stderr
+from embedwire._web.logs import wire_logger
 from embedwire.serve.app import WORKER, create_app
-from embedwire.serve.logs import wire_logger
-from embedwire.serve.model import DIMENSIONS, MODEL, THREADS, BundledModel, ServeError
+from embedwire.serve.model import DIMENSIONS, MODEL, THREADS, BundledModel
 
 _SHUTDOWN_SECONDS = 10.0  # for requests under way when the server is told to stop
 
@@ -38,9 +36,9 @@ def run(
         ServeError: The model is not installed or does not load, or the port cannot be had.
     """
     started = time.perf_counter()
-    say = say or _to_stderr
+    say = say or to_stderr
     bundled = BundledModel()
-    with _listen(host, port) as listener:
+    with listen(host, port) as listener:
         _introduce(say, host, listener.getsockname()[1], api_key)
         app = create_app(
             bundled.encode,
@@ -56,7 +54,7 @@ def run(
             sock=listener,
             print=None,
             access_log=None,
-            logger=wire_logger(),
+            logger=wire_logger(logging.getLogger(__package__)),
             handler_cancellation=True,
             shutdown_timeout=_SHUTDOWN_SECONDS,
         )
@@ -81,36 +79,10 @@ def _follow_loading(app: web.Application, say: Callable[[str], object], started:
     app.on_startup.append(follow)
 
 
-def _listen(host: str, port: int) -> socket.socket:
-    try:
-        return socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
-    except (OSError, UnicodeError) as error:
-        if isinstance(error, OSError) and error.errno == errno.EADDRINUSE:
-            raise ServeError(f"Port {port} is in use: choose another one with --port.") from None
-        reason, _, _ = str(getattr(error, "strerror", error)).partition(" (")  # the rest repeats the address
-        raise ServeError(f"Cannot listen on {host}, port {port}: {reason}.") from None
-
-
 def _introduce(say: Callable[[str], object], host: str, port: int, api_key: str | None) -> None:
-    name, private = _as_seen_by_clients(host)
+    name, private = as_seen_by_clients(host)
     if api_key is None and not private:
         say(f"Warning: {host} lets the network in and no API key is asked for. Set EMBEDWIRE_API_KEY.")
     url, key = f"http://{name}:{port}", "" if api_key is None else ', api_key="..."'
     say(f"embedwire serves {MODEL} ({DIMENSIONS} dimensions) at {url}")
     say(f'Use it with EmbedwireEmbeddings(base_url="{url}"{key}); stop it with Ctrl+C. Loading the model ...')
-
-
-def _as_seen_by_clients(host: str) -> tuple[str, bool]:
-    """The host's name in a URL, and whether this machine alone can reach it."""
-    try:
-        address = ipaddress.ip_address(host)
-    except ValueError:
-        return host, host == "localhost"
-    if address.is_unspecified:
-        return ("127.0.0.1" if address.version == 4 else "[::1]"), False
-    return (host if address.version == 4 else f"[{host}]"), address.is_loopback
-
-
-def _to_stderr(line: str) -> None:
-    sys.stderr.write(line + "\n")
-    sys.stderr.flush()

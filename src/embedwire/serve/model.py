@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeAlias
@@ -10,8 +11,9 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from embedwire.serve.logs import log_without_texts
-from embedwire.serve.protocol import Refusal
+from embedwire._web.listening import ServeError
+from embedwire._web.logs import log_without_texts
+from embedwire._web.requests import Refusal
 
 MODEL = "universal-sentence-encoder-multilingual-3"
 DIMENSIONS = 512
@@ -21,11 +23,8 @@ MAX_TOKENS = 8192
 Encode: TypeAlias = Callable[[list[str]], NDArray[np.float32]]
 CountTokens: TypeAlias = Callable[[str], int]
 
+_logger = logging.getLogger(__package__)
 _SLICE = 32  # texts encoded at a stretch: the bundled model is at full speed from 16
-
-
-class ServeError(Exception):
-    """The server cannot start; the message is one sentence for the person who started it."""
 
 
 class BundledModel:
@@ -103,7 +102,7 @@ class Worker:
         try:
             await self.embed([""])
         except Exception as error:
-            log_without_texts("The model could not be loaded", error)
+            log_without_texts(_logger, "The model could not be loaded", error)
             raise
 
     def _embed_slice(self, texts: list[str], start: int) -> tuple[NDArray[np.float32], int]:

@@ -12,6 +12,7 @@ from functools import lru_cache
 from typing import Any
 
 from embedwire._servers.kinds.base import ServerKind, Told
+from embedwire._servers.kinds.embedwire_gateway import EMBEDWIRE_GATEWAY
 from embedwire._servers.kinds.infinity import INFINITY
 from embedwire._servers.kinds.llama_cpp import LLAMA_CPP
 from embedwire._servers.kinds.lm_studio import LM_STUDIO
@@ -22,7 +23,16 @@ from embedwire._servers.kinds.vllm import VLLM
 
 __all__ = ["KINDS", "OPENAI_LIKE", "Meaning", "ServerKind", "Told", "meaning", "owner", "recognised"]
 
-KINDS = (LLAMA_CPP, TEI, INFINITY, OLLAMA, VLLM, LM_STUDIO, OPENAI_LIKE)  # the last is the rest
+KINDS = (
+    LLAMA_CPP,
+    TEI,
+    INFINITY,
+    OLLAMA,
+    VLLM,
+    LM_STUDIO,
+    EMBEDWIRE_GATEWAY,
+    OPENAI_LIKE,
+)  # the last is the rest
 _OWN_HEADERS = [kind.own_header for kind in KINDS if kind.own_header]
 
 

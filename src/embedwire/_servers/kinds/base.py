@@ -75,6 +75,7 @@ class ServerKind:
             None: connections cost nothing.
         takes_any_name: Whether it embeds under any name of a model, and so under a wrong one.
         drops_work: Whether it stops computing when its client leaves.
+        final: Statuses that it answers only after it has repeated the request itself, so that no repeat helps.
         cures: What to do about an error of its own, by words in it, as regular expressions.
         token_fields: Fields of an error that hold the text's tokens and the limit.
         words: Of its errors.
@@ -89,6 +90,7 @@ class ServerKind:
     spare_threads: int | None = None
     takes_any_name: bool = False
     drops_work: bool = False
+    final: tuple[int, ...] = ()
     cures: tuple[tuple[str, str], ...] = ()
     token_fields: tuple[str, str] | None = None
     words: Words = Words()

@@ -1,22 +1,20 @@
-"""What the server logs: where something failed, and never a text."""
+"""What a server logs: where something failed, and never a text."""
 
 from __future__ import annotations
 
 import logging
 import traceback
 
-_logger = logging.getLogger(__package__)
 
-
-def log_without_texts(what: str, error: Exception) -> None:
+def log_without_texts(logger: logging.Logger, what: str, error: Exception) -> None:
     """Log where an exception came from, and not its message, which may contain a text."""
     where = "".join(traceback.format_tb(error.__traceback__))
-    _logger.error("%s with %s:\n%s", what, type(error).__name__, where)
+    logger.error("%s with %s:\n%s", what, type(error).__name__, where)
 
 
-def wire_logger() -> logging.Logger:
+def wire_logger(logger: logging.Logger) -> logging.Logger:
     """A logger for aiohttp that names the fault in a request and shows nothing of it: it may be a text."""
-    wire = _logger.getChild("wire")
+    wire = logger.getChild("wire")
     wire.addFilter(_name_the_fault_only)
     return wire
 
