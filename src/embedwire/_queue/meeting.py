@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 
+from embedwire._http.ready import seen
 from embedwire._http.records import Fault, Job, Refused
 from embedwire._queue.pool import Member, Pool
 from embedwire._servers.agreement import SENTENCE, Sample, difference, elected
@@ -96,6 +97,7 @@ class Meeting:
                 logger.warning("%s is %s: %s", member.route.server, member.state, member.reason)
             task = self._tasks[member] = asyncio.ensure_future(self._bring_in(member))
             task.add_done_callback(partial(self._ended, member))
+            task.add_done_callback(seen)
 
     def tasks(self) -> list[asyncio.Task[None]]:
         """What is under way."""
@@ -129,18 +131,18 @@ class Meeting:
                 await asyncio.sleep(pause * random.uniform(0.8, 1.2))  # noqa: S311 - no secret
                 if not await member.route.visitor.ready.look():
                     continue
-            seen = member.route.visitor.seen()
+            now = member.route.visitor.seen()
             heard, sent = await asked(member, self.pool)
             self._sent += sent
             if isinstance(heard, Sample):
-                self.compare(member, heard, seen)
+                self.compare(member, heard, now)
             else:
                 self._not_there(member, heard)
 
-    def compare(self, member: Member, sample: Sample, seen: tuple[int, int]) -> None:
+    def compare(self, member: Member, sample: Sample, connections: tuple[int, int]) -> None:
         """Takes a server in that is like the others; where there are none yet, it waits for them a little."""
         pool = self.pool
-        member.seen = seen
+        member.seen = connections
         if pool.agreed.reference is not None:
             why = difference(sample, pool.agreed.reference, pool.terms)
             if not why:

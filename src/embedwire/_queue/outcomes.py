@@ -107,14 +107,16 @@ def _noted(batch: Batch, refused: Refused) -> Fault:
 
 def _goes_elsewhere(batch: Batch, action: Action, fault: Fault) -> bool:
     """Whether another server should try it: a failure of this one's own, or a text that is too long for it."""
-    attempts = batch.lane.pool.form.retry.attempts
-    if fault.exchanged and batch.lane.pool.several and batch.history.failures < attempts:
+    pool = batch.lane.pool
+    if action is Action.ELSEWHERE:
+        return True
+    if fault.exchanged and pool.several and batch.history.failures < pool.form.retry.attempts:
         return True  # its vectors may be used once it is known what all servers have now
     if not batch.elsewhere():
         return False
-    if action is Action.ELSEWHERE or (action is Action.GIVE_UP and fault.of_one_server):
+    if action is Action.GIVE_UP and fault.of_one_server:
         return True
-    return fault.too_long and len(batch.items) == 1 and batch.lane.pool.larger(batch.member, batch.avoid)
+    return fault.too_long and len(batch.items) == 1 and pool.larger(batch.member, batch.avoid)
 
 
 def move(batch: Batch) -> None:

@@ -226,8 +226,9 @@ def _will_not_be_better(fault: Fault) -> bool:
 
 
 def _by_room(member: Member, now: float) -> tuple[float, ...]:
-    wish = member.route.sizes.wish().documents
-    return ((member.route.slots.in_flight + 1) / (member.weight * max(1, wish)),)
+    route = member.route
+    load = (route.slots.in_flight + 1) / (member.weight * max(1, route.sizes.wish().documents))
+    return load * (route.model.seconds or 0.0), load  # of few texts the slower server gets the fewer
 
 
 def _by_time(member: Member, now: float) -> tuple[float, ...]:

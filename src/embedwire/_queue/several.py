@@ -8,6 +8,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
+from embedwire._http.ready import seen
 from embedwire._http.records import Action, Fault, Job, Refused, Vectors
 from embedwire._queue.hedging import Hedges, hedged
 from embedwire._queue.meeting import AGREE, Meeting, asked
@@ -62,7 +63,8 @@ class Several:
             slot.give_back()
             if (fault := await asyncio.shield(checking)) is not None:
                 history = replace(batch.history, sent=vectors.sent, failures=batch.history.failures + 1)
-                raise Refused(Action.ELSEWHERE, fault, history)
+                spent = history.failures >= self.pool.form.retry.attempts
+                raise Refused(Action.GIVE_UP if spent else Action.ELSEWHERE, fault, history)
         batch.member = member
         return vectors
 
@@ -81,10 +83,11 @@ class Several:
         task = self._rechecks.get(member)
         if task is None and member.seen != member.route.visitor.seen():
             task = self._rechecks[member] = asyncio.ensure_future(self._compared_again(member))
+            task.add_done_callback(seen)
         return task
 
     async def _compared_again(self, member: Member) -> Fault | None:
-        seen = member.route.visitor.seen()
+        now = member.route.visitor.seen()
         try:
             heard, _ = await asked(member, self.pool)
         finally:
@@ -97,12 +100,12 @@ class Several:
             return heard
         reference = self.pool.agreed.reference
         why = "" if reference is None else difference(heard, reference, self.pool.terms)
-        member.seen = seen
+        member.seen = now
         if not why:
             return None
         if member.in_use:
             self.pool.turn(member, "not met", why)
-            self.meeting.compare(member, heard, seen)
+            self.meeting.compare(member, heard, now)
         what = f"the server has another model than before: {why}"
         return Fault(error=BadReply, what=what, cure=AGREE, exchanged=True, server=member.route.server)
 
