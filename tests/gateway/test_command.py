@@ -97,7 +97,7 @@ class TestMistakes:
                 ["localhost:8080"],
                 "The URL must start with http:// or https:// and name a host; pass for example",
             ),
-            (["http://a", "http://A/"], "http://a/v1 is named twice; name each server once."),
+            (["http://a", "http://A/"], "The URL has the server http://a/v1 twice; name each one once"),
             (["http://user:pass@a", "--server-key", "k"], "The URL has a user and a password"),
             (["http://a", "--host", "192.0.2.1"], "Cannot listen on 192.0.2.1, port 8089: "),
         ],
