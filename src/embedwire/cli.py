@@ -67,7 +67,7 @@ def doctor(
         str | None, typer.Option(help="The model to ask for, where a server has several.")
     ] = None,
     api_key: Annotated[
-        str | None, typer.Option(envvar="EMBEDWIRE_API_KEY", help="Better kept in the environment.")
+        str | None, typer.Option(help="Its key; EMBEDWIRE_API_KEY in the environment is the safer place.")
     ] = None,
     ca_file: Annotated[str | None, typer.Option(help="CA certificates of a private authority (PEM).")] = None,
     timeout: Annotated[float, typer.Option(min=0.1, help="Seconds for one request.")] = 10.0,
@@ -81,6 +81,6 @@ def doctor(
     from embedwire.doctor.command import run
     from embedwire.doctor.examining import Options
 
-    options = Options(model=model, api_key=api_key or None, ssl=ca_file, timeout=timeout, seconds=seconds)
+    options = Options(model=model or None, api_key=api_key, ssl=ca_file, timeout=timeout, seconds=seconds)
     colour = sys.stdout.isatty() and "NO_COLOR" not in os.environ
     raise typer.Exit(run(urls, options, machine=as_json, colour=colour))

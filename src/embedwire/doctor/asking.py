@@ -62,12 +62,20 @@ class Heard:
         return status is not None and 400 <= status < 500 and status not in (401, 403, 408, 429)
 
     @property
+    def refusal(self) -> str:
+        """A refusal in the server's words, without ours."""
+        assert self.fault is not None  # noqa: S101 - it was refused
+        return f"refused ({self.fault.status}){self._words}"
+
+    @property
     def why(self) -> str:
         """What went wrong, with the server's words; "" where nothing did."""
-        if self.fault is None:
-            return ""
-        words = self.fault.words.rstrip(".")
-        return self.fault.what + (f': "{words}"' if words else "")
+        return "" if self.fault is None else self.fault.what + self._words
+
+    @property
+    def _words(self) -> str:
+        words = "" if self.fault is None else self.fault.words.rstrip(".")
+        return f': "{words}"' if words else ""
 
 
 class Asker:

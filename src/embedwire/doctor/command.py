@@ -7,9 +7,8 @@ import shutil
 import sys
 from collections.abc import Callable, Sequence
 
-from embedwire._settings.endpoint import endpoint_of
 from embedwire.doctor.comparing import compared
-from embedwire.doctor.examining import Options, examine
+from embedwire.doctor.examining import Options, examine, target_at
 from embedwire.doctor.findings import NOT_ASKED, Examined, Finding, exit_code
 from embedwire.doctor.report import as_json, end, line
 from embedwire.exceptions import InputError
@@ -55,15 +54,15 @@ async def _run(
         if not machine:
             say(line(finding, columns, colour=colour))
 
-    for url in urls:
-        try:
-            shown = endpoint_of(url).base_url
-            if not machine:
-                say(f"{shown}\n" if not servers else f"\n{shown}\n")
-            servers.append(await examine(url, options, tell))
-        except InputError as error:
-            sys.stderr.write(f"{error}\n")
-            return NOT_ASKED
+    try:
+        names = [target_at(url, options).base_url for url in urls]
+    except InputError as error:
+        sys.stderr.write(f"{error}\n")
+        return NOT_ASKED
+    for url, name in zip(urls, names, strict=True):
+        if not machine:
+            say(f"\n{name}\n" if servers else f"{name}\n")
+        servers.append(await examine(url, options, tell))
         if not machine:
             say(end(servers[-1]))
     findings = compared(servers)

@@ -49,7 +49,7 @@ async def examine(url: str, options: Options, say: Say) -> Examined:
     Raises:
         InputError: The URL is none, or an option is wrong; nothing was sent.
     """
-    target = _target(url, options)
+    target = target_at(url, options)
     client = EmbeddingClient(
         url,
         model=options.model,
@@ -131,9 +131,13 @@ def _checks(
     ]
 
 
-def _target(url: str, options: Options) -> Target:
-    key = options.api_key
-    if key is None:
-        found = key_from_environment(target_of(url, None, None, None, None, False).base_url)
-        key = None if found is None else found.reveal()
-    return target_of(url, key, None, ssl_of(options.ssl), None, False)
+def target_at(url: str, options: Options) -> Target:
+    """The server, and who asks.
+
+    Raises:
+        InputError: The URL is none, or an option is wrong.
+    """
+    target = target_of(url, options.api_key, None, ssl_of(options.ssl), None, False)
+    if target.api_key is not None:
+        return target
+    return replace(target, api_key=key_from_environment(target.base_url))

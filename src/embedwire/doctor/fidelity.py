@@ -94,7 +94,7 @@ async def base64(ask: Asker, met: Met) -> Finding:
     slower = "Nothing to do: embedwire takes decimal numbers then. Replies are some three times as large."
     if heard.matrix is None:
         if heard.refused:
-            return note("base64", f"refused: {heard.why}", slower)
+            return note("base64", heard.refusal, slower)
         return problem("base64", heard.why, _DECIMAL)
     if not heard.base64:
         return note("base64", "ignored: decimal numbers came back", slower)
@@ -118,7 +118,7 @@ async def dimensions(ask: Asker, met: Met) -> Finding:
         "which is only good for models trained for it (Matryoshka)."
     )
     if heard.matrix is None:
-        return note("dimensions", f"{'refused: ' if heard.refused else ''}{heard.why}", cure)
+        return note("dimensions", heard.refusal if heard.refused else heard.why, cure)
     width = heard.matrix.shape[1]
     if width == met.width:
         return note("dimensions", f"ignored: {width} numbers came back for dimensions={wanted}", cure)
@@ -146,6 +146,6 @@ async def fields(ask: Asker) -> Finding:
         return ok("fields", 'it takes encoding_format "float"')
     return note(
         "fields",
-        f'encoding_format "float": {heard.why}',
+        f'encoding_format "float": {heard.refusal if heard.refused else heard.why}',
         "Pass encoding=None, which leaves the field out. Have other clients leave it out, too.",
     )

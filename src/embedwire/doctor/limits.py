@@ -73,16 +73,19 @@ async def long_texts(ask: Asker, met: Met) -> Finding:
         if longer.heard.matrix is None:
             return await _refused(ask, met, last, longer)
         if alike(last.vector, longer.vector):
-            return await _cut(ask, last)
+            return await _cut(ask, last.words // 2, last)
         last = longer
     if last.heard.matrix is None:
         return await _refused(ask, met, None, last)
+    most = await _try(ask, MOST_WORDS - MOST_WORDS // FINENESS)
+    if most.heard.matrix is not None and alike(most.vector, last.vector):
+        return await _cut(ask, MOST_WORDS // 2, most)
     return ok("long texts", f"taken whole up to {last.size} at least")
 
 
-async def _cut(ask: Asker, whole: _Tried) -> Finding:
-    """The shortest beginning of a text that has the whole text's vector."""
-    below, above = whole.words // 2, whole
+async def _cut(ask: Asker, below: int, whole: _Tried) -> Finding:
+    """The shortest beginning of a text that has the whole text's vector, which one of ``below`` words has not."""
+    above = whole
     while above.words - below > max(1, whole.words // FINENESS):
         middle = await _try(ask, (below + above.words) // 2)
         if middle.heard.matrix is not None and alike(middle.vector, whole.vector):
@@ -117,7 +120,7 @@ async def _refused(ask: Asker, met: Met, taken: _Tried | None, refused: _Tried) 
     while above - below > max(1, refused.words // FINENESS):
         middle = await _try(ask, (below + above) // 2)
         below, above = (middle.words, above) if middle.heard.matrix is not None else (below, middle.words)
-    return ok("long texts", f"refused, not cut, from about {above} words on: {refused.heard.why}")
+    return ok("long texts", f"not cut, but from about {above} words on {refused.heard.refusal}")
 
 
 def _told(met: Met, limit: int) -> Finding:

@@ -53,8 +53,7 @@ FAMILIES = (
         "jinaai/jina-embeddings-v4-text-retrieval-GGUF",
     ),
     Family("jina-embeddings", None, "jinaai/jina-embeddings-v3", own=True),
-    Family("all-minilm|all-mpnet|paraphrase-multilingual", None, "sentence-transformers/all-MiniLM-L6-v2"),
-    Family("minilm", None, "sentence-transformers/all-MiniLM-L6-v2"),
+    Family("all-minilm|all-mpnet|minilm", None, "sentence-transformers/all-MiniLM-L6-v2"),
     Family("granite-embedding", None, "ibm-granite/granite-embedding-278m-multilingual"),
     Family("universal-sentence-encoder|text-embedding-(?:3|ada)", None),
 )
@@ -73,7 +72,7 @@ def prompts(model: str | None) -> Finding:
     family = None if model is None else family_of(model)
     if family is None:
         return ok("prompts", "no family of models is known by this name; see its card")
-    source = f" (huggingface.co/{family.card})" if family.card else ""
+    source = f" (card: {family.card})" if family.card else ""
     if family.own:
         return note(
             "prompts",

@@ -12,7 +12,7 @@ from embedwire._version import __version__
 from embedwire.doctor.findings import Examined, Finding, exit_code
 
 LEAST_WIDTH, MOST_WIDTH = 40, 110
-_LEVEL, _NAME = 9, 17  # columns
+_LEVEL, _NAME = 8, 16  # columns
 _COLOURS = {"ok": "32", "note": "33", "problem": "31;1"}
 
 
@@ -22,7 +22,12 @@ def line(finding: Finding, width: int, *, colour: bool = False) -> str:
     head = f"  {finding.level:<{_LEVEL}}{finding.name:<{_NAME}}"
     indent = " " * len(head) if width >= 2 * len(head) else "    "
     text = textwrap.fill(
-        finding.what, width, initial_indent=head, subsequent_indent=indent, break_on_hyphens=False
+        finding.what,
+        width,
+        initial_indent=head,
+        subsequent_indent=indent,
+        break_on_hyphens=False,
+        break_long_words=False,
     )
     if colour:
         text = text.replace(finding.level, f"\033[{_COLOURS[finding.level]}m{finding.level}\033[0m", 1)

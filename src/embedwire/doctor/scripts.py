@@ -36,8 +36,9 @@ async def nul(ask: Asker) -> Finding:
     heard = await ask.embed([BEFORE, BEFORE + BEHIND])
     cure = r'Take NUL out of texts before they are embedded: text.replace("\0", "").'
     if heard.matrix is None:
-        made = note if heard.refused else problem
-        return made("NUL", f"a text with a NUL in it: {heard.why}", cure)
+        if heard.refused:
+            return note("NUL", f"a text with a NUL in it: {heard.refusal}", cure)
+        return problem("NUL", f"a text with a NUL in it: {heard.why}", cure)
     if alike(heard.matrix[0], heard.matrix[1]):
         return problem("NUL", "what stands behind a NUL in a text is left out without a word", cure)
     return ok("NUL", "a text with a NUL in it is embedded whole")

@@ -14,7 +14,7 @@ from embedwire.exceptions import EmbedwireError
 
 ALONE = 10  # requests, one after another
 FOR_ALONE, FOR_LOAD = 5.0, 8.0  # seconds at most
-LOAD = 64  # texts that the client embeds to find its sizes
+LOAD = 50  # texts that the client embeds to find its sizes
 ROUNDS = 3  # requests of each that may be in flight
 SLOW = 2.0  # seconds for one short text
 
@@ -63,8 +63,8 @@ async def load(ask: Asker, client: EmbeddingClient, met: Met) -> Finding:
     if failed:
         return note("load", f"{len(failed)} of {len(seconds)} requests: {failed[0]}", "Pass concurrency=2.")
     rate = len(seconds) * texts / took if took else 0.0
-    sizes = f"{min(in_flight, 16)} requests in flight of {texts} texts"
-    return ok("load", f"{sizes} take {_percentiles(seconds)}: {rate:.0f} texts/s")
+    sizes = f"{min(in_flight, 16)} in flight of {texts} text{'s' * (texts != 1)}"
+    return ok("load", f"requests take {_percentiles(seconds)}, {sizes}: {rate:.0f} texts/s")
 
 
 def _percentiles(seconds: list[float]) -> str:
