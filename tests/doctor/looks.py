@@ -71,7 +71,9 @@ def without_v1(request: Request) -> Answer | None:
         if asked.get("encoding_format") == "base64":
             return Answer.error(400, "encoding_format must be float", error_type="invalid_request_error")
         return Answer(body=reply)
-    return Answer.error(404, "Not Found", error_type="not_found_error") if request.place[:3] == "/v1" else None
+    return (
+        Answer.error(404, "Not Found", error_type="not_found_error") if request.place[:3] == "/v1" else None
+    )
 
 
 def scaled(row: list[float], factor: float) -> list[float]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -9,8 +10,9 @@ import pytest
 from embedwire.doctor.comparing import compared
 from embedwire.doctor.examining import Options, examine
 from embedwire.doctor.findings import exit_code
-from embedwire.testing import Answer, Request
+from embedwire.testing import Answer, Request, vector
 from tests.doctor.looks import (
+    WIDTH,
     cut_after,
     embeds,
     found,
@@ -55,16 +57,28 @@ FAULTS: dict[str, tuple[dict[str, Any], dict[str, str]]] = {
         {"dimensions": "problem"},
     ),
     "dimensions without a new length": (
-        {"script": embeds(lambda request, rows: [scaled(row, 0.6) if len(row) == 32 else row for row in rows])},
+        {
+            "script": embeds(
+                lambda request, rows: [scaled(row, 0.6) if len(row) == 32 else row for row in rows]
+            )
+        },
         {"dimensions": "note"},
     ),
     "cap 32": ({"max_batch": 32}, {"batch size": "note"}),
     "drift": (
-        {"script": embeds(lambda request, rows: [moved(row, 0.2) for row in rows] if len(rows) > 1 else rows)},
+        {
+            "script": embeds(
+                lambda request, rows: [moved(row, 0.2) for row in rows] if len(rows) > 1 else rows
+            )
+        },
         {"batch and alone": "problem"},
     ),
     "a little drift": (
-        {"script": embeds(lambda request, rows: [moved(row, 1e-3) for row in rows] if len(rows) > 1 else rows)},
+        {
+            "script": embeds(
+                lambda request, rows: [moved(row, 1e-3) for row in rows] if len(rows) > 1 else rows
+            )
+        },
         {"batch and alone": "note"},
     ),
     "another order": (
@@ -221,18 +235,11 @@ def _korean(request: Request) -> bool:
 
 
 def _in_decimal(request: Request) -> Answer | None:
-    from embedwire.testing import vector
-    from tests.doctor.looks import WIDTH
-
     if not (request.embeds and _base64(request)):
         return None
-    data = [
-        {"index": index, "embedding": vector(text, WIDTH)} for index, text in enumerate(request.texts)
-    ]
+    data = [{"index": index, "embedding": vector(text, WIDTH)} for index, text in enumerate(request.texts)]
     return Answer(body={"data": data, "model": "test-model"})
 
 
 def _at(request: Request, path: str) -> Request:
-    from dataclasses import replace
-
     return replace(request, path=path)

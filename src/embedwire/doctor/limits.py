@@ -21,16 +21,9 @@ async def batch_size(ask: Asker, met: Met) -> Finding:
     most = MOST_TEXTS
     while most > 1 and most * met.seconds > 2 * ask.timeout:
         most //= 2  # a slow server would only run into the timeout
-    refused = 0
-    count = most
-    while True:
-        heard = await ask.embed([f"text {number}" for number in range(count)])
-        if heard.matrix is not None:
-            break
-        if not (heard.refused or heard.silent) or count == 1:
-            return problem("batch size", f"{count} texts in a request: {heard.why}", "Pass batch_size=1.")
-        told = heard.fault.max_texts if heard.fault is not None else None
-        refused, count = count, told if told is not None and told < count else count // 2
+    count, refused, why = await _largest(ask, most)
+    if why:
+        return problem("batch size", f"{count} texts in a request: {why}", "Pass batch_size=1.")
     if not refused:
         slower = "" if most == MOST_TEXTS else f" ({MOST_TEXTS} would take it too long to try)"
         return ok("batch size", f"{count} texts in a request are taken{slower}")
@@ -40,6 +33,19 @@ async def batch_size(ask: Asker, met: Met) -> Finding:
         f"embedwire finds it out at the price of a refusal; pass batch_size={count} to spare it. Other clients "
         "must be told.",
     )
+
+
+async def _largest(ask: Asker, most: int) -> tuple[int, int, str]:
+    """The number of texts that is taken, the next one that is not (0: none), and what else went wrong ("": nothing)."""
+    count, refused = most, 0
+    while True:
+        heard = await ask.embed([f"text {number}" for number in range(count)])
+        if heard.fault is None:
+            return count, refused, ""
+        if not (heard.refused or heard.silent) or count == 1:
+            return count, refused, heard.why
+        told = heard.fault.max_texts
+        refused, count = count, told if told is not None and told < count else count // 2
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ import orjson
 
 from embedwire.doctor.contact import Met
 from embedwire.doctor.findings import Finding, Level
-from embedwire.doctor.prompts import family_of, written
+from embedwire.doctor.prompts import Family, family_of, written
 
 # What a finding of a level asks for.
 _ARGUMENTS: tuple[tuple[str, Level, str], ...] = (
@@ -35,22 +35,29 @@ def settings(url: str, met: Met, findings: Sequence[Finding], *, key: bool) -> t
     Returns:
         The framework's name, and lines of Python.
     """
-    arguments = [f"base_url={_quoted(url)}", *([f"model={_quoted(met.model)}"] if met.model else [])]
-    family = None if met.model is None else family_of(met.model)
-    imported = "from embedwire import Prompts\n" if family and family.own else ""
-    if family is not None and family.prompts is not None:
-        arguments.append(f"prompts={written(family.prompts)}")
-        imported = "" if isinstance(family.prompts, str) else "from embedwire import Prompts\n"
-    if family is not None and family.own:
-        arguments.append('prompts=Prompts(query="", document="")')
+    model, family = met.model, None if met.model is None else family_of(met.model)
+    wanted = "" if family is None else _prompts(family)
     made = {(finding.name, finding.level) for finding in findings}
-    arguments += [argument for name, level, argument in _ARGUMENTS if (name, level) in made]
-    body = "".join(f"    {argument},\n" for argument in arguments)
+    arguments = [
+        f"base_url={_quoted(url)}",
+        "" if model is None else f"model={_quoted(model)}",
+        wanted,
+        *(argument for name, level, argument in _ARGUMENTS if (name, level) in made),
+    ]
+    body = "".join(f"    {argument},\n" for argument in arguments if argument)
+    imported = "from embedwire import Prompts\n" if "Prompts(" in wanted else ""
     note = "# The key stands in the environment: EMBEDWIRE_API_KEY.\n" if key else ""
     return tuple(
         (name, f"{imported}from {module} import {kind}\n\n{note}{variable} = {kind}(\n{body})")
         for name, module, kind, variable in _FRAMEWORKS
     )
+
+
+def _prompts(family: Family) -> str:
+    """The argument that says a family's prompts; empty ones where its card must be read; "" for none."""
+    if family.own:
+        return 'prompts=Prompts(query="", document="")'
+    return "" if family.prompts is None else f"prompts={written(family.prompts)}"
 
 
 def _quoted(text: str) -> str:
