@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import io
 import json
+import signal
 import subprocess
 import sys
+import time
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,7 +20,9 @@ from embedwire.doctor.examining import Options
 from embedwire.doctor.findings import note, ok, problem
 from embedwire.doctor.prompts import FAMILIES, family_of, prompts
 from embedwire.doctor.report import line
-from tests.doctor.looks import embeds, good, scaled
+from embedwire.testing import Answer
+from tests.doctor.looks import embeds, good, look, scaled
+from tests.helpers import needs_signals
 
 COMMAND = [sys.executable, "-m", "embedwire", "doctor"]
 
@@ -53,7 +58,7 @@ def test_a_line_of_any_width(width: int) -> None:
 
 def test_colour_is_for_the_level_alone() -> None:
     """Only the level is coloured."""
-    assert line(ok("ok", "ok"), 80, colour=True) == "  \033[32mok\033[0m      ok              ok"
+    assert line(ok("ok", "ok"), 80, colour=True) == "  \033[32mok\033[0m      ok               ok"
     assert line(note("a", "b"), 80, colour=True).count("\033") == 2
 
 
@@ -146,6 +151,22 @@ def test_models_with_words_of_their_own() -> None:
     assert all(family.card for family in FAMILIES if family.prompts or family.own)
 
 
+async def test_each_line_is_explained() -> None:
+    """The table of docs/DOCTOR.md has each check, in order, beside the first contact and the comparison."""
+    table = (
+        (Path(__file__).parents[2] / "docs" / "DOCTOR.md")
+        .read_text("utf-8")
+        .partition("## What it looks at")[2]
+    )
+    explained = [
+        row.split("`")[1] for row in table.partition("\n## ")[0].splitlines() if row.startswith("| `")
+    ]
+    async with good() as server:
+        examined = await look(server, idle=0.01)
+    names = [finding.name for finding in examined.findings]
+    assert explained == ["contact", *names, "same model"]
+
+
 def test_the_command() -> None:
     """`embedwire doctor` prints the report, without colour where there is no terminal, and ends with its code."""
     with good() as server:
@@ -156,6 +177,18 @@ def test_the_command() -> None:
     assert (ran.returncode, ran.stderr) == (2, "")
     assert "  problem contact " in ran.stdout
     assert "\033" not in ran.stdout
+
+
+@needs_signals
+def test_ctrl_c_is_one_line() -> None:
+    """Ctrl-C ends it at once, in one line, and with the exit code that shells have for it."""
+    with good(script=lambda request: Answer.hang()) as server:
+        process = subprocess.Popen([*COMMAND, server.url], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        while not server.requests:
+            time.sleep(0.01)
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=60)
+    assert (process.returncode, err) == (130, b"Stopped.\n")
 
 
 def test_a_terminal_of_few_characters(monkeypatch: pytest.MonkeyPatch) -> None:

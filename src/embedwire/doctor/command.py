@@ -13,6 +13,8 @@ from embedwire.doctor.findings import NOT_ASKED, Examined, Finding, exit_code
 from embedwire.doctor.report import as_json, end, line
 from embedwire.exceptions import InputError
 
+STOPPED = 130  # as shells have it
+
 
 def run(
     urls: Sequence[str],
@@ -34,9 +36,14 @@ def run(
         say: Takes the report, some lines at a time. None: standard output.
 
     Returns:
-        The exit code: 0 where all is fine, 1 where there are problems, 2 where a server could not be asked.
+        The exit code: 0 where all is fine, 1 where there are problems, 2 where a server could not be asked, and 130
+        where Ctrl-C came in between.
     """
-    return asyncio.run(_run(urls, options, machine, colour, width, say or _to_stdout))
+    try:
+        return asyncio.run(_run(urls, options, machine, colour, width, say or _to_stdout))
+    except KeyboardInterrupt:
+        sys.stderr.write("Stopped.\n")
+        return STOPPED
 
 
 async def _run(

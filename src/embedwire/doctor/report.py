@@ -12,7 +12,7 @@ from embedwire._version import __version__
 from embedwire.doctor.findings import Examined, Finding, exit_code
 
 LEAST_WIDTH, MOST_WIDTH = 40, 110
-_LEVEL, _NAME = 8, 16  # columns
+_LEVEL, _NAME = 8, 17  # columns
 _COLOURS = {"ok": "32", "note": "33", "problem": "31;1"}
 
 

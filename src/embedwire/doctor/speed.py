@@ -14,7 +14,7 @@ from embedwire.exceptions import EmbedwireError
 
 ALONE = 10  # requests, one after another
 FOR_ALONE, FOR_LOAD = 5.0, 8.0  # seconds at most
-LOAD = 50  # texts that the client embeds to find its sizes
+LOAD = 24  # texts that the client embeds, after it has asked what is over there
 ROUNDS = 3  # requests of each that may be in flight
 SLOW = 2.0  # seconds for one short text
 
@@ -40,6 +40,7 @@ async def load(ask: Asker, client: EmbeddingClient, met: Met) -> Finding:
     """How long requests take at the sizes that the client finds for itself, and never more of them in flight."""
     count = max(8, min(LOAD, int(FOR_LOAD / (met.seconds or 1e-3))))
     try:
+        await client.wait_ready(ask.timeout)
         await client.embed_array([f"document {number} of the load" for number in range(count)])
     except EmbedwireError as error:
         return note("load", f"the client with its default settings: {error}", "See the server's log.")
