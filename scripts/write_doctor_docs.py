@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import re
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 
 from embedwire.doctor.command import run
@@ -43,7 +43,7 @@ def main() -> None:
         model_path().parent
     )  # so that llama.cpp's name for its model is that of a file, and of no folder
     model = Path(model_path().name)
-    parts = [
+    parts: list[tuple[str, list[AbstractContextManager[str] | EmbeddingServer]]] = [
         ("llama.cpp with its defaults", [llamacpp(model=model)]),
         (
             "llama.cpp with four slots, and a physical batch that is too small",

@@ -74,7 +74,7 @@ def doctor(
     seconds: Annotated[float, typer.Option(min=0.1, help="Seconds for one server in all.")] = 90.0,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object instead of text.")] = False,
 ) -> None:
-    """Find out what an embedding server is, what is wrong with it, and what to do: some 60 to 90 small requests.
+    """Find out what an embedding server is, what is wrong with it, and what to do: some 50 to 80 small requests.
 
     Ends with the settings to paste. Exit code: 0 fine, 1 problems, 2 a server could not be asked.
     """

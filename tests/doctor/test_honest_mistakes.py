@@ -10,9 +10,11 @@ from typing import Any
 import pytest
 import trustme
 
+from embedwire.doctor.asking import Asker
 from embedwire.doctor.command import run
-from embedwire.doctor.examining import Options, examine
+from embedwire.doctor.examining import Options, examine, target_at
 from embedwire.doctor.findings import Finding, exit_code
+from embedwire.doctor.surroundings import access
 from embedwire.testing import Answer, EmbeddingServer, Request
 from tests.doctor.looks import embeds, found, good, look, named
 from tests.helpers import now, simulated
@@ -174,6 +176,27 @@ async def test_a_server_without_a_lock() -> None:
     assert found(examined) == {}
     assert named(examined, "access").what == "this machine alone; without the key it answers 401"
     assert all("EMBEDWIRE_API_KEY" in code for _, code in examined.settings)
+
+
+@simulated
+@pytest.mark.parametrize(
+    ("url", "options", "what"),
+    [
+        ("http://192.0.2.1:8080", {"api_key": KEY}, "the key goes over the network as it is"),
+        ("https://192.0.2.1", {"ssl": False}, "TLS, certificate not verified"),
+        ("http://192.0.2.1:8080", {}, "no TLS; no key"),
+        ("http://[::1]:8080", {}, "this machine alone; no key"),
+        ("unix:///run/llama.sock", {}, "this machine alone; no key"),
+    ],
+)
+async def test_who_can_read_along(url: str, options: dict[str, Any], what: str) -> None:
+    """What goes over a network without TLS, and a certificate that nobody looks at, are told without asking."""
+    ask = Asker(target_at(url, Options(**options)), timeout=1, seconds=1)
+    finding = await access(ask, ask if "api_key" in options else None)
+    await ask.close()
+    assert finding.what == what
+    assert bool(finding.cure) == bool(options)
+    assert ask.requests == 0
 
 
 @simulated

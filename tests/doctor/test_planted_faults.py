@@ -109,7 +109,8 @@ FAULTS: dict[str, tuple[dict[str, Any], dict[str, str]]] = {
         {"health": "note"},
     ),
     "e5": ({"model": "intfloat/multilingual-e5-base"}, {"prompts": "note"}),
-    "slow": ({"latency": 3.0, "slots": None}, {"latency": "note"}),
+    "slow with many": ({"latency_per_text": 0.2}, {"batch size": "note"}),
+    "slow": ({"latency": 2.2}, {"latency": "note"}),
 }
 
 
@@ -125,9 +126,15 @@ async def test_a_planted_fault_is_named(fault: str) -> None:
     assert examined.requests == len(server.batches)
 
 
-async def test_v1_missing_is_named() -> None:
+@pytest.mark.parametrize("lists", [True, False], ids=["with a list of models", "without"])
+async def test_v1_missing_is_named(lists: bool) -> None:
     """A server that embeds at /embeddings is asked there, and the settings lead straight there."""
-    async with good(script=without_v1) as server:
+
+    def script(request: Request) -> Answer | None:
+        listless = request.place == "/models" and not lists
+        return Answer.error(404, "Not Found") if listless else without_v1(request)
+
+    async with good(script=script) as server:
         examined = await look(server)
     assert found(examined) == {"path": "note", "base64": "note"}
     path = named(examined, "path")
