@@ -9,6 +9,7 @@ import os
 import re
 from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
+from typing import Any
 
 from embedwire.doctor.command import run
 from embedwire.doctor.examining import Options
@@ -43,7 +44,7 @@ def main() -> None:
         model_path().parent
     )  # so that llama.cpp's name for its model is that of a file, and of no folder
     model = Path(model_path().name)
-    parts: list[tuple[str, list[AbstractContextManager[str] | EmbeddingServer]]] = [
+    parts: list[tuple[str, list[AbstractContextManager[Any]]]] = [
         ("llama.cpp with its defaults", [llamacpp(model=model)]),
         (
             "llama.cpp with four slots, and a physical batch that is too small",
