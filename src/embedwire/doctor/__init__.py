@@ -1,0 +1,1 @@
+"""`embedwire doctor`: looks at a server from outside, and says what to do about what it finds."""
