@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ssl
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -29,6 +29,7 @@ from embedwire import (
     RequestError,
     RequestTimeout,
     RetryPolicy,
+    Server,
     ServerInfo,
     ServerRefused,
     ServerUnavailable,
@@ -266,7 +267,8 @@ def langchain() -> None:
     assert_type(adapter.wait_ready(timeout=5), ServerInfo)
     assert_type(adapter.get_dimensions(), int)
     assert_type(adapter.cache_namespace, str)
-    assert_type(adapter.base_url, str)
+    url: str | Server | Sequence[str | Server] = adapter.base_url
+    assert url
     assert_type(adapter.close(), None)
     assert_type(adapter.model_copy(update={"model": "other"}), EmbedwireEmbeddings)
     EmbedwireEmbeddings(base_url=URL, api_key=SecretStr("key"), prompts=Prompts(query="query: "))

@@ -8,9 +8,8 @@ from dataclasses import dataclass, field, replace
 from typing import TypeAlias
 
 from embedwire._clients.own import EmbeddingClient
-from embedwire._settings.address import Target, key_from_environment, target_of
+from embedwire._settings.address import Target, key_from_environment, ssl_of, target_of
 from embedwire._settings.options import SSL
-from embedwire._settings.settings import ssl_of
 from embedwire.doctor import fidelity, limits, scripts, speed, surroundings
 from embedwire.doctor.asking import Asker, EnoughAsked
 from embedwire.doctor.contact import CouldNotAsk, Met, meet
