@@ -32,6 +32,7 @@ fuzz: $(VENV)/.fuzz ## coverage-guided, random replies: only the library's own e
 
 soak: $(VENV)/.dev ## load on a real llama.cpp server that is killed and restarted: right vectors, no growth
 	$(BIN)/python -m tests.real.soak --seconds $(SOAK_SECONDS)
+	$(BIN)/python -m tests.real.soak --seconds $(SOAK_SECONDS) --several
 
 compare-faults: .venv-peers/.ready ## the table of failures, beside other clients; writes docs/FAULTS.md
 	$(subst $(VENV),.venv-peers,$(BIN))/python -m benchmarks.faults

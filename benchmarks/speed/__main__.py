@@ -128,7 +128,7 @@ def _quick() -> Results:
 def _at_once(works: list[Workload]) -> Results:
     """All of them, a process for each client, its sync and async doors, and for each server: time says nothing here."""
     with ExitStack() as stack, ThreadPoolExecutor(os.cpu_count()) as threads:
-        servers = {str(work.server): work.server for work in works}
+        servers = {str(server): server for work in works for server in work.servers}
         started = threads.map(stack.enter_context, map(serving, servers.values()))
         urls = dict(zip(servers, started, strict=True))
         together: dict[str, list[tuple[Workload, str]]] = {}
@@ -137,7 +137,11 @@ def _at_once(works: list[Workload]) -> Results:
                 together.setdefault(client.removesuffix(" async"), []).append((work, client))
 
         def taken(todo: list[tuple[Workload, str]]) -> list[Sample]:
-            return take_all([job_of(work, client, urls[str(work.server)]) for work, client in todo])
+            jobs = []
+            for work, client in todo:
+                url, *beside = [urls[str(server)] for server in work.servers]
+                jobs.append(job_of(work, client, url, beside))
+            return take_all(jobs)
 
         results = {work.name: Result(date="", machine={}, samples={}) for work in works}
         for todo, samples in zip(together.values(), threads.map(taken, together.values()), strict=True):

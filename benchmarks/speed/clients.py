@@ -28,7 +28,7 @@ def _load() -> None:
 class Embedwire:
     """`EmbeddingClient`, on the caller's own loop."""
 
-    def __init__(self, url: str, batch: int, concurrency: int) -> None:
+    def __init__(self, url: str | list[str], batch: int, concurrency: int) -> None:
         from embedwire import EmbeddingClient
 
         self.client = EmbeddingClient(url, model=MODEL, batch_size=batch, concurrency=concurrency)
@@ -43,7 +43,7 @@ class Embedwire:
 class EmbedwireBestFixed(Embedwire):
     """The same with the numbers that a sweep found, to compare default settings with."""
 
-    def __init__(self, url: str, batch: int, concurrency: int) -> None:
+    def __init__(self, url: str | list[str], batch: int, concurrency: int) -> None:
         _load()
         super().__init__(url, batch, concurrency)
 
@@ -51,7 +51,7 @@ class EmbedwireBestFixed(Embedwire):
 class EmbedwireDefaults(Embedwire):
     """`EmbeddingClient` as it is made without any option."""
 
-    def __init__(self, url: str, batch: int, concurrency: int) -> None:
+    def __init__(self, url: str | list[str], batch: int, concurrency: int) -> None:
         from embedwire import EmbeddingClient
 
         _load()
@@ -62,7 +62,7 @@ class EmbedwireDefaults(Embedwire):
 class EmbedwireShared:
     """`SharedEmbeddingClient`, sync."""
 
-    def __init__(self, url: str, batch: int, concurrency: int) -> None:
+    def __init__(self, url: str | list[str], batch: int, concurrency: int) -> None:
         from embedwire import SharedEmbeddingClient
 
         client = SharedEmbeddingClient(url, model=MODEL, batch_size=batch, concurrency=concurrency)
@@ -74,7 +74,7 @@ class EmbedwireShared:
 class EmbedwireSharedDefaults:
     """`SharedEmbeddingClient` as it is made without any option, sync."""
 
-    def __init__(self, url: str, batch: int, concurrency: int) -> None:
+    def __init__(self, url: str | list[str], batch: int, concurrency: int) -> None:
         from embedwire import SharedEmbeddingClient
 
         _load()
@@ -85,7 +85,7 @@ class EmbedwireSharedDefaults:
 class EmbedwireSharedAsync:
     """`SharedEmbeddingClient`, from the caller's own loop."""
 
-    def __init__(self, url: str, batch: int, concurrency: int) -> None:
+    def __init__(self, url: str | list[str], batch: int, concurrency: int) -> None:
         from embedwire import SharedEmbeddingClient
 
         client = SharedEmbeddingClient(url, model=MODEL, batch_size=batch, concurrency=concurrency)
@@ -95,7 +95,7 @@ class EmbedwireSharedAsync:
 class EmbedwireLangChain:
     """`EmbedwireEmbeddings`, sync."""
 
-    def __init__(self, url: str, batch: int, concurrency: int) -> None:
+    def __init__(self, url: str | list[str], batch: int, concurrency: int) -> None:
         from embedwire.langchain import EmbedwireEmbeddings
 
         client = EmbedwireEmbeddings(base_url=url, model=MODEL, batch_size=batch, concurrency=concurrency)
@@ -115,7 +115,7 @@ class EmbedwireLangChainAsync(EmbedwireLangChain):
 class EmbedwireLlamaIndex:
     """`EmbedwireEmbedding`, sync."""
 
-    def __init__(self, url: str, batch: int, concurrency: int) -> None:
+    def __init__(self, url: str | list[str], batch: int, concurrency: int) -> None:
         from embedwire.llama_index import EmbedwireEmbedding
 
         client = EmbedwireEmbedding(base_url=url, model_name=MODEL, batch_size=batch, concurrency=concurrency)

@@ -48,6 +48,9 @@ def _workers(**options: float) -> Behaviour:
 
 
 FOUR_SLOTS = _workers(slots=4)
+QUICK, QUICKER, QUICKEST = (
+    _workers(slots=4, fixed=0.020 * slower, per_text=0.002 * slower) for slower in (4, 2, 1)
+)
 SIXTY_FOUR_SLOTS = _workers(slots=64)
 LLAMA_4, LLAMA_16, LLAMA_32 = (Behaviour("llama.cpp", {"slots": slots}) for slots in (4, 16, 32))
 INFINITY = Behaviour("infinity")

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import asdict
 from pathlib import Path
 
@@ -68,8 +68,8 @@ def take_all(jobs: Sequence[Job], patience: float = PATIENCE) -> list[Sample]:
     return [*done, *[lost] * (len(jobs) - len(done))]
 
 
-def job_of(workload: Workload, client: str, url: str) -> Job:
-    """What a client does in a workload."""
+def job_of(workload: Workload, client: str, url: str, beside: Sequence[str] = ()) -> Job:
+    """What a client does in a workload, at these servers."""
     return Job(
         client=client,
         do=workload.do,
@@ -81,6 +81,7 @@ def job_of(workload: Workload, client: str, url: str) -> Job:
         mixed=workload.mixed,
         every=workload.every,
         exact=isinstance(workload.server, Behaviour),
+        beside=beside,
     )
 
 
@@ -88,8 +89,9 @@ def rounds(workload: Workload, count: int) -> dict[str, list[Sample]]:
     """The samples of each client."""
     if workload.do == "import":
         return _rounds(workload, count, imported)
-    with serving(workload.server) as url:
-        return _rounds(workload, count, lambda client: take(job_of(workload, client, url)))
+    with ExitStack() as stack:
+        url, *beside = [stack.enter_context(serving(server)) for server in workload.servers]
+        return _rounds(workload, count, lambda client: take(job_of(workload, client, url, beside)))
 
 
 def _rounds(workload: Workload, count: int, one: Callable[[str], Sample]) -> dict[str, list[Sample]]:

@@ -16,7 +16,7 @@ import heapq
 import itertools
 import math
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -144,14 +144,6 @@ class Workers(Server):
             heapq.heapreplace(self._free, end)
         self._answer(end, request)
 
-    def ideal(self, texts: int, batch: int) -> float:
-        """The least time in which the workers can do so many texts in batches of this size."""
-        sizes = [batch] * (texts // batch) + [texts % batch] * (texts % batch > 0)
-        free = [0.0] * (self.slots or len(sizes))
-        for size in sizes:
-            heapq.heapreplace(free, free[0] + self.seconds(size))
-        return max(free)
-
     def _scale(self, now: float) -> None:
         if self.slots is None or self.scale_after is None:
             return
@@ -159,6 +151,24 @@ class Workers(Server):
         wanted = min(self.scale_to, self.slots * 2 ** min(doublings, 20))
         for _ in range(wanted - len(self._free)):
             heapq.heappush(self._free, now)
+
+
+def ideal(servers: Sequence[Workers], texts: int, batch: int) -> float:
+    """The least time in which the workers of some servers can do so many texts in batches of this size.
+
+    Each batch goes to who will have done it first.
+    """
+    sizes = [batch] * (texts // batch) + [texts % batch] * (texts % batch > 0)
+    workers = [
+        (place, server) for place, server in enumerate(servers) for _ in range(server.slots or len(sizes))
+    ]
+    done, last = [(server.seconds(batch), at, place) for at, (place, server) in enumerate(workers)], 0.0
+    heapq.heapify(done)
+    for size in sizes:
+        end, at, place = done[0]
+        last = max(last, end - servers[place].seconds(batch) + servers[place].seconds(size))
+        heapq.heapreplace(done, (end + servers[place].seconds(batch), at, place))
+    return last
 
 
 class LlamaCpp(Server):

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from benchmarks.speed.auto import Try
-from benchmarks.speed.models import Behaviour, Workers
+from benchmarks.speed.models import Behaviour, Workers, ideal
 from benchmarks.speed.texts import DIMENSIONS
 from benchmarks.speed.worker import Sample
 from benchmarks.speed.workload import Target, Workload
@@ -70,10 +70,9 @@ class Figure:
 
 
 def _over_ideal(sample: Sample, workload: Workload) -> float:
-    assert isinstance(workload.server, Behaviour)
-    model = workload.server.made()
-    assert isinstance(model, Workers)
-    return sample.wall / model.ideal(workload.texts, workload.batch)
+    models = [server.made() for server in workload.servers if isinstance(server, Behaviour)]
+    workers = [model for model in models if isinstance(model, Workers)]
+    return sample.wall / ideal(workers, workload.texts, workload.batch)
 
 
 def _over_lone(seconds: float | None, sample: Sample) -> float:

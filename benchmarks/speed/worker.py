@@ -46,6 +46,7 @@ class Job:
         mixed: Texts of mixed lengths.
         every: Seconds between two queries beside.
         exact: Whether the server is the mock, whose vectors are known to the last bit.
+        beside: URLs of further servers, which the client is given too.
     """
 
     client: str
@@ -58,6 +59,12 @@ class Job:
     mixed: bool = False
     every: float = EVERY
     exact: bool = True
+    beside: Sequence[str] = ()
+
+    @property
+    def urls(self) -> list[str]:
+        """All servers."""
+        return [self.url, *self.beside]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,16 +100,17 @@ class Sample:
 
 async def sample(job: Job) -> Sample:
     """Does the job once."""
-    client = {**clients.OURS, **clients.PEERS}[job.client](job.url, job.batch, job.concurrency)
+    url = job.urls if job.beside else job.url
+    client = {**clients.OURS, **clients.PEERS}[job.client](url, job.batch, job.concurrency)
     do = partial(_beside, every=job.every) if job.do == "beside" else DO[job.do]
     if job.warm_up:
         await do(client, texts(job.warm_up, WARM_UP), WARM_UP)
     todo = texts(job.texts, mixed=job.mixed)
-    server = told(job.url)
+    server = _told(job)
     memory, cpu, wall = _memory(), _cpu(), time.perf_counter()
     outcome = await do(client, todo, 0)
     wall, cpu, grown = time.perf_counter() - wall, _cpu() - cpu, _peak() - memory
-    after = told(job.url)
+    after = _told(job)
     if close := getattr(client, "close", None):
         await _settled(close())
     timed = outcome if isinstance(outcome, Timed) else Timed(vectors=outcome)
@@ -226,6 +234,12 @@ DO: dict[str, Callable[[Any, list[str], int], Awaitable[Any]]] = {
 
 async def _settled(outcome: Any) -> Any:
     return await outcome if inspect.isawaitable(outcome) else outcome
+
+
+def _told(job: Job) -> dict[str, Any]:
+    """What all its servers tell, added up."""
+    each = [told(url) for url in job.urls]
+    return {name: sum(one[name] for one in each) for name in each[0]}
 
 
 def told(url: str) -> Any:

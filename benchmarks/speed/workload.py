@@ -65,6 +65,7 @@ class Workload:
         warm_up: Texts embedded before.
         every: Seconds between two queries, where there are some beside.
         server: What the mock server is like; or a real server: `LLAMA_CPP` or `BUNDLED`.
+        further: Further mock servers of the same model, which the client is given too.
         numbers_of: The workload whose sweep holds for this one too; None: it has its own, if it needs one.
         targets: What embedwire aims at.
     """
@@ -81,8 +82,14 @@ class Workload:
     warm_up: int = 640
     every: float = EVERY
     server: Behaviour | str = field(default_factory=Behaviour)
+    further: tuple[Behaviour, ...] = ()
     numbers_of: str | None = None
     targets: tuple[Target, ...] = ()
+
+    @property
+    def servers(self) -> tuple[Behaviour | str, ...]:
+        """All of them."""
+        return self.server, *self.further
 
     @property
     def is_swept(self) -> bool:

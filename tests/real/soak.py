@@ -1,10 +1,16 @@
 """Load on real llama.cpp servers that are killed, frozen and started again under it: ``make soak``.
 
     python -m tests.real.soak --seconds 600
+    python -m tests.real.soak --seconds 600 --several
 
 One server has one slot, so its vectors are known to six digits; the other has four, so that the nearest known
 vector must be the text's. Threads, event loops and both frameworks ask them without a pause, and a crowd that comes as
-several visitors (keys, headers, models), wants the same few texts, and often gives up. Judged is
+several visitors (keys, headers, models), wants the same few texts, and often gives up.
+
+With ``--several`` they are three servers of one client, killed or frozen one after another, so that two are always
+there: then no error may reach anybody but who set a deadline too short for it.
+
+Judged is
 
 - every vector, also those that a failed call completed; every error; every warning, and what asyncio complains of;
 - what always holds of the queues on every loop (`tests/server/invariants.py`), and that nothing is left in them;
@@ -93,7 +99,7 @@ class Judge:
     """What was right and what was not, at one server; used by all its callers at once.
 
     Attributes:
-        url: The server.
+        url: The server, or the servers.
         right: The vector of each of `TEXTS`.
         exact: Whether vectors are the same every time.
         served: Successful calls of each caller.
@@ -101,7 +107,7 @@ class Judge:
         wrong: What must not have happened, shared between the servers.
     """
 
-    url: str
+    url: str | list[str]
     right: npt.NDArray[np.float32]
     exact: bool
     wrong: list[str]
@@ -146,7 +152,8 @@ class Judge:
 
     def _check_error(self, error: RequestError, texts: list[str]) -> None:
         try:
-            assert error.server == f"{self.url}/v1"
+            urls = [self.url] if isinstance(self.url, str) else self.url
+            assert error.server in [f"{url}/v1" for url in urls]
             assert error.server in str(error)
             assert error.completed is not None
             if error.completed.indexes:
@@ -171,16 +178,29 @@ class Victim:
     def torment(self, dice: random.Random, peace: threading.Event) -> None:
         """Do it until there is peace; then the server is there."""
         while not peace.wait(dice.uniform(2, 5)):
-            if CAN_FREEZE and self.kills and dice.random() < 0.4:
-                self.freezes += 1
-                with self.server.frozen():
-                    peace.wait(dice.choice(FREEZES))
-            else:
-                self.kills += 1
-                self.server.kill()
-                peace.wait(dice.choice(OUTAGES))
-                self.server = self._start()
+            self.torment_once(dice, peace)
         self.server.wait_ready()
+
+    def torment_once(self, dice: random.Random, peace: threading.Event) -> None:
+        """Kill it or freeze it, and bring it back."""
+        if CAN_FREEZE and self.kills and dice.random() < 0.4:
+            self.freezes += 1
+            with self.server.frozen():
+                peace.wait(dice.choice(FREEZES))
+        else:
+            self.kills += 1
+            self.server.kill()
+            peace.wait(dice.choice(OUTAGES))
+            self.server = self._start()
+
+
+def torment_in_turn(victims: list[Victim], dice: random.Random, peace: threading.Event) -> None:
+    """One after another, so that only one is gone at a time, until there is peace."""
+    for victim in itertools.cycle(victims):
+        if peace.wait(dice.uniform(1, 3)):
+            break
+        victim.torment_once(dice, peace)
+        victim.server.wait_ready()
 
 
 def _quiet_port() -> int:
@@ -417,19 +437,28 @@ def growth(samples: list[Sample]) -> tuple[list[str], list[str]]:
 # The run
 
 
-def soak(seconds: float, seed: int) -> list[str]:
-    """Run it, with a line every 10 s and a table at the end; returns what was wrong, at best nothing."""
+def soak(seconds: float, seed: int, *, several: bool = False) -> list[str]:
+    """Run it, with a line every 10 s and a table at the end; returns what was wrong, at best nothing.
+
+    Args:
+        seconds: How long.
+        seed: Of what happens.
+        several: Three servers of one client.
+    """
     wrong: list[str] = []
     _complain_to(wrong)
     dice = random.Random(seed)
-    victims = [Victim(slots=1), Victim(slots=4)]
+    victims = [Victim(slots=slots) for slots in ((1, 4, 4) if several else (1, 4))]
     try:
         for victim in victims:
             victim.server.wait_ready()
         right = reference(victims[0].server.url, TEXTS, one_by_one=True)
         alike = right @ right.T - np.eye(len(TEXTS))  # of unit length, so this is the cosine
         assert alike.max() < 0.98, "texts too much alike for a swapped vector to show"
-        judges = [Judge(each.server.url, right, each.slots == 1, wrong) for each in victims]
+        if several:
+            judges = [Judge([each.server.url for each in victims], right, exact=False, wrong=wrong)]
+        else:
+            judges = [Judge(each.server.url, right, each.slots == 1, wrong) for each in victims]
         loops = Loops()
         _use_all(judges[0], loops)
         before = sample(loops)
@@ -439,11 +468,16 @@ def soak(seconds: float, seed: int) -> list[str]:
         for victim in victims:
             victim.server.stop()
     table, grown = growth(samples)
-    for victim, judge in zip(victims, judges, strict=True):
+    for victim in victims:
         print(f"{victim.slots} slots: killed {victim.kills} times, frozen {victim.freezes} times")
+    for judge in judges:
         print(f"  served {dict(judge.served)}\n  errors {dict(judge.errors)}")
-        if not victim.kills or min(judge.served[caller] for caller in CALLERS) < 2:
-            wrong.append("too little happened for the run to say anything")
+        if several and judge.errors.keys() - {DeadlineExceeded.__name__}:
+            wrong.append("errors although other servers were there")
+    if not all(victim.kills for victim in victims) or any(
+        judge.served[caller] < 2 for judge in judges for caller in CALLERS
+    ):
+        wrong.append("too little happened for the run to say anything")
     print(*table, f"   before  {before}", f"    after  {after}", sep="\n")
     wrong += grown
     wrong += [
@@ -491,7 +525,10 @@ def _load(
     def fork() -> random.Random:
         return random.Random(dice.random())
 
-    tormentors = [thread(victim.torment, fork(), peace) for victim in victims]
+    if len(judges) < len(victims):
+        tormentors = [thread(torment_in_turn, victims, fork(), peace)]
+    else:
+        tormentors = [thread(victim.torment, fork(), peace) for victim in victims]
     kinds = [shared, *_callers(loops)]
     callers = [thread(kind, judge, fork(), end) for judge in judges for kind in kinds]
     samples: list[Sample] = []
@@ -564,8 +601,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Load on llama.cpp servers that are killed under it.")
     parser.add_argument("--seconds", type=float, default=600)
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--several", action="store_true", help="three servers of one client")
     arguments = parser.parse_args()
-    wrong = soak(arguments.seconds, arguments.seed)
+    wrong = soak(arguments.seconds, arguments.seed, several=arguments.several)
     print(*(f"WRONG: {each}" for each in wrong[:20]), sep="\n")
     print(f"{len(wrong)} things were wrong" if wrong else "nothing was wrong")
     sys.exit(1 if wrong else 0)

@@ -24,9 +24,11 @@ STILL: Sample = {"files": 20, "tasks": 10, "threads": 9, "MiB": 120}
 
 @pytest.mark.slow
 @pytest.mark.timeout(240)
-def test_half_a_minute() -> None:
+@pytest.mark.parametrize("servers", ["one each", "several"])
+def test_half_a_minute(servers: str) -> None:
     """Servers that are killed and frozen under load give right vectors or honest errors, and nothing piles up."""
-    command = [sys.executable, "-m", "tests.real.soak", "--seconds", "30"]
+    several = ["--several"] if servers == "several" else []
+    command = [sys.executable, "-m", "tests.real.soak", "--seconds", "30", *several]
     done = subprocess.run(command, cwd=Path(__file__).parents[2], capture_output=True, text=True)
     print(done.stdout)
     assert done.returncode == 0, done.stdout + done.stderr

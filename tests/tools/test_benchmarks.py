@@ -25,7 +25,7 @@ from benchmarks.speed import auto, clients, results, waiting
 from benchmarks.speed.auto import Try
 from benchmarks.speed.kinds import AUTO, BESIDE, KINDS
 from benchmarks.speed.measure import serving, take
-from benchmarks.speed.models import Behaviour, Workers
+from benchmarks.speed.models import Behaviour, Workers, ideal
 from benchmarks.speed.pictures import PICTURES
 from benchmarks.speed.report import report
 from benchmarks.speed.results import FIGURES, Result, Results
@@ -342,6 +342,12 @@ class TestMockServer:
     def test_ideal_is_when_no_slot_ever_waits(self) -> None:
         """The ideal time is that of the busiest slot."""
         two = Workers(slots=2, fixed=1.0, per_text=0.5)
-        assert two.ideal(texts=8, batch=4) == 3.0
-        assert two.ideal(texts=9, batch=4) == 4.5
-        assert Workers(fixed=1.0, per_text=0.5).ideal(texts=100, batch=4) == 3.0
+        assert ideal([two], texts=8, batch=4) == 3.0
+        assert ideal([two], texts=9, batch=4) == 4.5
+        assert ideal([Workers(fixed=1.0, per_text=0.5)], texts=100, batch=4) == 3.0
+
+    def test_ideal_of_several_servers(self) -> None:
+        """Each batch goes to the server that will have done it first, so that the quicker one does more."""
+        slow, quick = Workers(slots=1, per_text=2.0), Workers(slots=1, per_text=1.0)
+        assert ideal([slow, quick], texts=6, batch=1) == 4.0
+        assert ideal([slow, quick], texts=7, batch=2) == 5.0
