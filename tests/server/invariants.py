@@ -25,7 +25,7 @@ def check_queue(dispatcher: Dispatcher) -> None:
         assert dispatcher._calls.texts[kind] == left, "texts are counted that no open call has left"
     assert dispatcher.queued == sum(call.left for call in calls)
     held = sum(batch.slot is not None and batch.slot.held for lane in lanes for batch in _under_way(lane))
-    assert dispatcher._slots.in_flight >= held, "more slots are held than counted"
+    assert sum(slots.in_flight for slots in dispatcher._slots) >= held, "more slots are held than counted"
 
 
 def nothing_left(dispatcher: Dispatcher) -> None:
@@ -34,13 +34,13 @@ def nothing_left(dispatcher: Dispatcher) -> None:
     Raises:
         AssertionError: Something is.
     """
-    slots = dispatcher._slots
     assert dispatcher.queued == 0
     assert not dispatcher._calls.all()
     assert not dispatcher._lanes
-    assert slots.in_flight == 0
-    assert not slots._wishes
-    assert all(waiting.done() for kind in KINDS for waiting in slots._waiting[kind])
+    for slots in dispatcher._slots:
+        assert slots.in_flight == 0
+        assert not slots._wishes
+        assert all(waiting.done() for kind in KINDS for waiting in slots._waiting[kind])
 
 
 def _under_way(lane: Lane) -> set[Batch]:
