@@ -90,6 +90,18 @@ def gateway(
             envvar="EMBEDWIRE_API_KEY", help="Key that the servers want to see; clients never see it."
         ),
     ] = None,
+    same_model: Annotated[
+        float | None,
+        typer.Option(
+            min=0.0,
+            max=1.0,
+            help="How much alike the servers' vectors must be, where one is quantised: 0.98.",
+        ),
+    ] = None,
+    hedge: Annotated[
+        str | None,
+        typer.Option(help="When a query goes to a second server too: p95, or seconds.", show_default="never"),
+    ] = None,
     timeout: Annotated[float, typer.Option(min=0.1, help="Seconds for one request to a server.")] = 120.0,
     max_body: Annotated[int, typer.Option(min=1, help="Most MiB in the body of a request.")] = 64,
     max_texts: Annotated[int, typer.Option(min=1, help="Most texts in a request.")] = 100_000,
@@ -121,7 +133,14 @@ def gateway(
 
     try:
         run(
-            To(urls=servers, key=server_key, timeout=timeout, queued=max_queued),
+            To(
+                urls=servers,
+                key=server_key,
+                timeout=timeout,
+                queued=max_queued,
+                same_model=same_model,
+                hedge=_hedge(hedge),
+            ),
             host,
             port,
             api_keys=keys,
@@ -130,6 +149,14 @@ def gateway(
         )
     except ServeError as error:
         sys.exit(str(error))
+
+
+def _hedge(value: str | None) -> str | float | None:
+    """Seconds, or a percentile."""
+    try:
+        return None if value is None else float(value)
+    except ValueError:
+        return value
 
 
 def _keys_in_environment() -> list[str]:

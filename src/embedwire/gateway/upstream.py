@@ -50,12 +50,16 @@ class To:
         key: What they want to see; None: the environment's ``EMBEDWIRE_API_KEY``.
         timeout: Seconds for one request; None: the client's defaults.
         queued: Most texts that may wait.
+        same_model: As of a client, for several servers.
+        hedge: The same.
     """
 
     urls: Sequence[str]
     key: str | None = field(default=None, repr=False)
     timeout: float | None = None
     queued: int = 200_000
+    same_model: float | None = None
+    hedge: str | float | None = None
 
 
 class CountingClient(EmbeddingClient):
@@ -147,4 +151,6 @@ class Upstream:
             extra_body=ByKind(query=extra, document=extra),
             timeout=Timeouts() if self._to.timeout is None else self._to.timeout,
             max_queued=self._to.queued,
+            same_model=self._to.same_model,
+            hedge=self._to.hedge,
         )
