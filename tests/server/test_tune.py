@@ -134,7 +134,9 @@ def test_default_settings_are_near_the_best(name: str) -> None:
     assert by_default(name)[0] <= EXCEPT.get(name, TARGET) * best
 
 
-@pytest.mark.parametrize(("name", "size", "many"), [("4 slots", 64, 8), ("64 slots", 32, 64), ("shared", 128, 2)])
+@pytest.mark.parametrize(
+    ("name", "size", "many"), [("4 slots", 64, 8), ("64 slots", 32, 64), ("shared", 128, 2)]
+)
 def test_fixed_numbers_take_what_is_reckoned(name: str, size: int, many: int) -> None:
     """The time with fixed numbers, that the other one is held against, is that of a real client."""
     server = SERVERS[name]
