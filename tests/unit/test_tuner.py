@@ -337,7 +337,7 @@ class TestSearch:
         assert seen[:4] == [START["document"], Sizes(32, 8), Sizes(128, 16), Sizes(128, 64)]
 
     def test_few_texts_are_spread_no_thinner_than_what_paid(self) -> None:
-        """During a step of the slow start a share of few texts is as large as a request was before; later it is small."""
+        """During a step of the slow start a share of few texts is as large as a request was before it."""
         client = Client(lambda _: 0.3, 4096)
         assert client.tuner.share == START["document"].texts
         while client.tuner.sizes != Sizes(128, 16):
