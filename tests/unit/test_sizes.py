@@ -218,6 +218,12 @@ class TestLimits:
         assert sizes.limits("query").texts == 32
         assert found.of(form(batch_size=7), {}).limits() == Limits(texts=7)
 
+    def test_what_a_stream_has_at_hand_fills_the_next_step(self) -> None:
+        """At a server that is climbed as many documents are at hand as the next step would send; else two rounds."""
+        assert sizing().of(form()).ahead() == 2 * 5 * 4
+        assert sizing("infinity").of(form()).ahead() == 5 * 4 + 32 * 8
+        assert sizing("llama.cpp", slots=8).of(form()).ahead() == 2 * 4 * 4
+
     def test_a_cap_found_by_trying_holds_for_queries_too(self) -> None:
         """Queries that wait together are no more than what was seen to go well."""
         found = sizing()

@@ -325,6 +325,39 @@ class TestSearch:
         """At a server without limit, 500 texts are enough to have 500 in flight."""
         assert client_of(500).tuner.sizes.in_flight >= 500
 
+    def test_more_requests_alone_where_larger_ones_took_longer(self) -> None:
+        """Of many slots, where most of the time is the texts', the first large step is followed by more requests."""
+        client = Client(lambda texts: 0.02 + 0.002 * texts, 512)
+        seen = list(dict.fromkeys(client.work(1_500)))
+        assert seen[:3] == [START["document"], Sizes(32, 8), Sizes(32, 32)]
+
+    def test_both_where_larger_ones_took_no_longer(self) -> None:
+        """Where a request takes its time whatever is in it, requests grow as well as their number."""
+        seen = list(dict.fromkeys(Client(lambda _: 0.3, 4096).work(3_000)))
+        assert seen[:4] == [START["document"], Sizes(32, 8), Sizes(128, 16), Sizes(128, 64)]
+
+    def test_few_texts_are_spread_no_thinner_than_what_paid(self) -> None:
+        """During a step of the slow start a share of few texts is as large as a request was before it."""
+        client = Client(lambda _: 0.3, 4096)
+        assert client.tuner.share == START["document"].texts
+        while client.tuner.sizes != Sizes(128, 16):
+            client.work(1)
+        assert client.tuner.share == 32
+        client.work(200_000)
+        assert client.tuner.share == START["document"].texts
+
+    def test_another_speed_begins_the_search_anew_by_doublings(self) -> None:
+        """A server that became faster is climbed again from where it is, by doublings: it is in use."""
+        slow = [1.0]
+        client = Client(lambda _: 0.05 * slow[0], 16, fixed_texts=5)
+        client.work(10_000)
+        kept = client.tuner.sizes
+        client.free, slow[0] = [client.now] * 256, 0.5
+        after = list(dict.fromkeys(client.work(8_000)))
+        assert max(sizes.requests for sizes in after) > kept.requests
+        steps = [sizes.requests for sizes in after]
+        assert all(later <= 2 * max(steps[: at + 1]) for at, later in enumerate(steps[1:]))
+
     def test_finds_large_requests_where_they_pay(self) -> None:
         """At a server where a request costs more than its texts, requests become as large as there are steps."""
         seen = Client(overhead, 8).work(50_000)
@@ -407,6 +440,30 @@ class TestTrouble:
         client.tuner.failed(texts)
         assert client.tuner.sizes.texts == STEPS[STEPS.index(texts) - 1]
         assert max(sizes.texts for sizes in client.work(2_000)) < texts
+
+    def test_a_step_that_failed_is_followed_by_smaller_ones(self) -> None:
+        """When a large step failed, requests grow by doublings, and stay below what failed."""
+        client = Client(overhead, 8)
+        while client.tuner.sizes == START["document"]:
+            client.work(1)
+        client.tuner.failed(32)
+        assert client.tuner.sizes == START["document"]
+        assert {sizes.texts for sizes in client.work(1_000)} == {5, 16}
+
+    def test_parts_of_what_failed_are_no_measure(self) -> None:
+        """While parts of a failed request are in flight, which have other sizes, no round begins."""
+        tuner = client_of(0).tuner
+        part = tuner.sent(None, 9.0, 0.0, all_taken=False, allowed=None)
+        tuner.parted()
+        for turn in range(4):
+            number = tuner.sent(None, 1.0, float(turn), all_taken=True, allowed=None)
+            tuner.done(number, 1.0, 0.5)
+            tuner.left(number, turn + 0.5)
+            assert not tuner._meter.is_on
+        tuner.done(part, 9.0, 5.0)
+        tuner.left(part, 5.0)
+        tuner.sent(None, 1.0, 5.0, all_taken=True, allowed=None)
+        assert tuner._meter.is_on
 
     def test_a_small_one_that_failed_says_nothing_about_the_size(self) -> None:
         """A request with fewer texts than may be in one is no reason to send fewer; a user's number none at all."""
