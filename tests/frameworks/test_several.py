@@ -53,7 +53,7 @@ class TestBoth:
 
     def test_dumps(self) -> None:
         """Dumps have URLs and weights, never a key, and load as the same servers."""
-        servers = [ONE, Server(TWO, api_key=KEY, weight=2), f"http://me:{KEY}@three"]
+        servers: list[str | Server] = [ONE, Server(TWO, api_key=KEY, weight=2), f"http://me:{KEY}@three"]
         told = [ONE, {"url": TWO, "weight": 2.0}, "http://three"]
         chain = EmbedwireEmbeddings(servers, same_model=0.98, hedge="p95")
         assert chain.model_dump()["base_url"] == told

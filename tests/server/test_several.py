@@ -88,7 +88,7 @@ class TestBalance:
     async def test_own_keys_and_headers(self) -> None:
         """Each server gets its own key and headers; the client's go to those that have none of their own."""
         async with fleet(2) as (one, two):
-            servers = [Server(one.url, api_key="one", headers={"X-Place": "1"}), two.url]
+            servers: list[str | Server] = [Server(one.url, api_key="one", headers={"X-Place": "1"}), two.url]
             async with EmbeddingClient(servers, model="m", api_key="all", headers={"X-Place": "2"}) as client:
                 await client.embed(numbered(100))
             for server, key, place in ((one, "Bearer one", "1"), (two, "Bearer all", "2")):
