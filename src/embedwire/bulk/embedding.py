@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from embedwire.bulk.records import Vector
 
 BACKLOG = 2**24  # bytes of vectors that wait to be written, at most
-GROUP = 4096  # rows that are written at once, at most
+GROUP = 2**21  # bytes of vectors that are written at once, about
 REPEATS = 4096  # rows that wait for the vector of an equal one, at most
 
 
@@ -183,7 +183,8 @@ class Embedding:
 
     async def _drain(self) -> None:
         while self._ready:
-            some = [self._ready.popleft() for _ in range(min(GROUP, len(self._ready)))]
+            rows = GROUP // (4 * max(self._width, 64))
+            some = [self._ready.popleft() for _ in range(min(max(1, rows), len(self._ready)))]
             await asyncio.to_thread(self._output.append, some)
             self.read = some[-1].row.chunk.read
 

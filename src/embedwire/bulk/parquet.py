@@ -14,7 +14,7 @@ from embedwire.bulk.arrow import arrow
 from embedwire.bulk.formats import by_chunk, kept_as
 from embedwire.bulk.records import ROW, VECTOR, Columns, Dtype, Row
 
-GROUP = 2**24  # bytes of vectors in one row group
+GROUP = 2**23  # bytes of vectors in one row group
 AS_JSON = {b"embedwire": b"json"}  # marks a column of texts that stand for values of several types
 
 
