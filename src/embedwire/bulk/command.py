@@ -72,7 +72,7 @@ def run(
 ) -> None:
     """Embeds, and shows how far it is: on stderr, or as JSON on stdout."""
     lines = JsonLines(sys.stdout) if as_json else None
-    report = embed_file(inputs, out, client, progress=None if quiet else lines or shower(True), **arguments)
+    report = embed_file(inputs, out, client, progress=lines or not quiet, **arguments)
     if lines is not None:
         lines.write("done", asdict(report))
     elif not quiet:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -121,7 +122,13 @@ class Jsonl:
         for row, carried, vector in zip(rows, carried_of(rows), vectors, strict=True):
             told = {ROW: row.number, **carried} if self._numbered else dict(carried)
             told[VECTOR] = vector
-            lines.append(orjson.dumps(told, _as_json, orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_APPEND_NEWLINE))
+            try:
+                lines.append(
+                    orjson.dumps(told, _as_json, orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_APPEND_NEWLINE)
+                )
+            except orjson.JSONEncodeError:  # an int of more than 64 bits, or the like
+                told[VECTOR] = vector.tolist()
+                lines.append(json.dumps(told, default=_as_json).encode() + b"\n")
         return [b"".join(lines)]
 
     def finish(self, parts: Sequence[Path], rows: int, width: int) -> Path:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import orjson
 from numpy.typing import NDArray
 
 from embedwire.bulk.arrow import arrow
@@ -15,6 +15,7 @@ from embedwire.bulk.formats import by_chunk, kept_as
 from embedwire.bulk.records import ROW, VECTOR, Columns, Dtype, Row
 
 GROUP = 2**23  # bytes of vectors in one row group
+_COMPACT: Any = {"default": str, "ensure_ascii": False, "separators": (",", ":")}
 AS_JSON = {b"embedwire": b"json"}  # marks a column of texts that stand for values of several types
 
 
@@ -172,5 +173,5 @@ class Parquet:
 
 
 def _json(pa: Any, values: list[Any]) -> Any:
-    texts = [None if value is None else orjson.dumps(value, default=str).decode() for value in values]
+    texts = [None if value is None else json.dumps(value, **_COMPACT) for value in values]
     return pa.array(texts, pa.string())

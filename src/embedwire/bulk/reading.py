@@ -157,7 +157,13 @@ def _lines(file: IO[bytes]) -> Iterator[tuple[int, bytes]]:
 def _csv(file: IO[bytes], delimiter: str = ",") -> Iterator[Entry]:
     csv.field_size_limit(max(csv.field_size_limit(), LINE))
     lines = io.TextIOWrapper(file, "utf-8-sig", errors="surrogateescape", newline="")
-    reader = csv.reader(lines, delimiter=delimiter, strict=True)
+    try:
+        yield from _records(csv.reader(lines, delimiter=delimiter, strict=True))
+    finally:
+        lines.detach()  # or the file would be closed with it
+
+
+def _records(reader: Any) -> Iterator[Entry]:
     header: list[str] | None = None
     while True:
         number = reader.line_num + 1
