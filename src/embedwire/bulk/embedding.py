@@ -58,7 +58,7 @@ class Embedding:
         Raises:
             InputError: The input is wrong; the message names file and line.
             RequestError: A text was not embedded, or the server is gone; likewise.
-            OSError: The output cannot be written.
+            UsageError: The output cannot be written.
         """
         stream = self._client.stream(self._texts(), on_error="skip" if self._rejects else "raise")
         try:

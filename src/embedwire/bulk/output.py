@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -69,8 +70,9 @@ class Output:
     ) -> None:
         self._layout, self._format, self._dtype, self._rejects = layout, form, dtype, rejects
         self._spool: Spool | None = None
-        (layout.out if layout.rows_per_file else layout.out.parent).mkdir(parents=True, exist_ok=True)
-        self._lock = Lock(layout.lock)
+        with written(layout.out):
+            (layout.out if layout.rows_per_file else layout.out.parent).mkdir(parents=True, exist_ok=True)
+            self._lock = Lock(layout.lock)
         try:
             self._manifest = self._found(resume=resume, overwrite=overwrite)
         except BaseException:
@@ -150,9 +152,18 @@ class Output:
                 )
 
     def begin(self, job: Mapping[str, Any]) -> None:
-        """Starts, or goes on: from here on the output is of this job."""
-        layout = self._layout
+        """Starts, or goes on: from here on the output is of this job.
+
+        Raises:
+            InputError: It is of another one.
+            UsageError: It cannot be written.
+        """
         self.check(job)
+        with written(self._layout.out):
+            self._begin(job)
+
+    def _begin(self, job: Mapping[str, Any]) -> None:
+        layout = self._layout
         old = self._manifest.pop("old", None)
         if old is not None:
             shutil.rmtree(layout.work, ignore_errors=True)
@@ -178,20 +189,21 @@ class Output:
         """Adds rows in their order, those without a vector to the rejects.
 
         Raises:
-            UsageError: Their vectors are not as long as those before.
-            OSError: The disk is full, or the like.
+            UsageError: Their vectors are not as long as those before, or the disk is full.
         """
         most = self._layout.rows_per_file
         start = 0
         while start < len(done):
             if most is not None and self._shard.rows >= most:
-                self._publish()
+                with written(self._layout.out):
+                    self._publish()
             room = len(done) if most is None else most - self._shard.rows
             end = start
             while end < len(done) and room:
                 room -= done[end].vector is not None
                 end += 1
-            self._append(done[start:end])
+            with written(self._layout.out):
+                self._append(done[start:end])
             start = end
 
     def _append(self, done: Sequence[Done]) -> None:
@@ -221,7 +233,15 @@ class Output:
         self._shard.append([row for row, _ in good], kept(matrix, self._dtype), position)
 
     def finish(self) -> None:
-        """Writes what is left, and says that the output is complete."""
+        """Writes what is left, and says that the output is complete.
+
+        Raises:
+            UsageError: It cannot be written.
+        """
+        with written(self._layout.out):
+            self._finish()
+
+    def _finish(self) -> None:
         if self._shard.rows or not self._manifest["files"]:
             self._publish(last=True)
         else:
@@ -264,6 +284,18 @@ class Output:
         sync(new)
         os.replace(new, path)
         sync(path.parent)
+
+
+@contextmanager
+def written(out: Path) -> Iterator[None]:
+    """What the system says of files that are written is said with the name of the output."""
+    try:
+        yield
+    except OSError as error:
+        raise UsageError(
+            f"{out} cannot be written: {error.strerror or error}. What was written before is kept, and --resume "
+            "(resume=True) goes on with it"
+        ) from None
 
 
 def digested(digest: int, text: str | None) -> int:
