@@ -180,10 +180,12 @@ class Lane:
         for _ in range(len(calls)):
             call = next(iter(calls))
             full = self._move(batch, call, load, now)
-            if call.cursor < call.count:
-                calls.move_to_end(call)
-            else:
+            if call.cursor == call.count:
                 del calls[call]
+            elif (
+                call.offset is None
+            ):  # a piece of a stream keeps its turn, or the window of pieces would end at once
+                calls.move_to_end(call)
             if full:
                 break
         batch.full = full and share is None and bool(calls)
