@@ -215,15 +215,16 @@ class _Feeder:
 
     async def read(self, texts: Iterable[str] | AsyncIterable[str]) -> None:
         """Reads all texts; raises what their source raised, after the texts before it were submitted."""
-        loop = asyncio.get_running_loop()
+        loop, full = asyncio.get_running_loop(), 1
         try:
             async for text in _each(texts):
                 self._chunk.append(check_text_at(self._start + len(self._chunk), text))
-                if len(self._chunk) >= self._feed.size():
+                if len(self._chunk) == 1:
+                    full = self._feed.size()  # once for each piece: it costs more than all else here
+                    loop.call_soon(self._submit_if_idle)  # unless the source has more at once
+                if len(self._chunk) >= full:
                     await self._until_room()
                     self._submit()
-                elif len(self._chunk) == 1:
-                    loop.call_soon(self._submit_if_idle)  # unless the source has more at once
         finally:
             try:
                 if self._chunk:
