@@ -14,7 +14,8 @@ import pytest
 
 from embedwire.bulk.formats import Format, Jsonl, Npy, kept
 from embedwire.bulk.lock import Lock
-from embedwire.bulk.output import Layout, Output
+from embedwire.bulk.manifest import Layout
+from embedwire.bulk.output import Output
 from embedwire.bulk.parquet import Parquet
 from embedwire.bulk.records import Chunk, Columns, Done, Row, Source
 from embedwire.bulk.rejects import Rejects
@@ -51,25 +52,33 @@ def done(*numbers: int, bad: tuple[int, ...] = (), width: int = WIDTH, carried: 
     ]
 
 
-def opened(folder: Path, form: str, per_file: int | None, *, resume: bool = True) -> Output:
+def opened(
+    folder: Path,
+    form: str,
+    per_file: int | None,
+    *,
+    resume: bool = True,
+    overwrite: bool = False,
+    model: str = "m",
+) -> Output:
     """An output of 13 rows in a folder, begun."""
     made = FORMATS[form]()
     out = folder / ("out" if per_file else f"out{made.suffix}")
     rejects = Rejects(folder / "rejects.jsonl")
     output = Output(
-        Layout(out, made.suffix, per_file), made, "float32", rejects, resume=resume, overwrite=False
+        Layout(out, made.suffix, per_file), made, "float32", rejects, resume=resume, overwrite=overwrite
     )
     try:
-        output.begin({"model": "m"})
+        output.begin({"model": model})
     except BaseException:
         output.close()
         raise
     return output
 
 
-def write(folder: Path, form: str, per_file: int | None, step: int = 3) -> None:
+def write(folder: Path, form: str, per_file: int | None, step: int = 3, *, overwrite: bool = False) -> None:
     """Writes what is not written yet, some rows at a time."""
-    output = opened(folder, form, per_file)
+    output = opened(folder, form, per_file, resume=not overwrite, overwrite=overwrite)
     try:
         while (first := output.position.next) < ROWS:
             output.append(done(*range(first, min(ROWS, first + step)), bad=(3, 11)))
@@ -114,6 +123,7 @@ def kill_at(monkeypatch: pytest.MonkeyPatch, count: int) -> None:
     monkeypatch.setattr("embedwire.bulk.spool._write", spool_write)
     monkeypatch.setattr("embedwire.bulk.spool.sync", sync)
     monkeypatch.setattr("embedwire.bulk.output.sync", sync)
+    monkeypatch.setattr("embedwire.bulk.manifest.sync", sync)
     monkeypatch.setattr("embedwire.bulk.output.os.replace", replace)
 
 
@@ -143,6 +153,28 @@ class TestKills:
             write(folder, form, per_file, step=5)
             assert files(folder) == files(whole), count
         assert count > 10
+
+    def test_while_another_output_is_replaced(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, form: str, per_file: int | None
+    ) -> None:
+        """A run that replaces another one's unfinished output, and is killed, never goes on with that one's rows."""
+        whole = tmp_path / "whole"
+        whole.mkdir()
+        write(whole, form, per_file)
+        for count in range(8):
+            folder = tmp_path / f"killed {count}"
+            folder.mkdir()
+            output = opened(folder, form, per_file, model="old")
+            output.append(done(*range(10), width=7))
+            output.close()
+            with monkeypatch.context() as patched, pytest.raises(Killed):
+                kill_at(patched, count)
+                write(folder, form, per_file, overwrite=True)
+            try:
+                write(folder, form, per_file)
+            except InputError:  # it is still the old one
+                write(folder, form, per_file, overwrite=True)
+            assert files(folder) == files(whole), count
 
 
 class TestFormats:

@@ -293,6 +293,49 @@ def test_a_missing_extra_is_one_sentence(module: str, sentence: str) -> None:
     assert (result.returncode, result.stderr) == (1, sentence)
 
 
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        ([], 0, 'pip install "embedwire[cli]"'),
+        (["--help"], 0, "Usage: embedwire"),
+        (["--version"], 0, "embedwire "),
+        (["embed", "a.jsonl"], 1, 'embedwire embed needs typer: pip install "embedwire[cli]"'),
+        (["embed", "--version"], 1, 'embedwire embed needs typer: pip install "embedwire[cli]"'),
+        (["serv"], 2, "There is no command serv."),
+    ],
+)
+def test_the_command_without_any_extra(arguments: list[str], code: int, said: str) -> None:
+    """A plain install has help and version; each command says which extra it needs."""
+    script = f"""
+        import sys
+        sys.modules["typer"] = sys.modules["rich"] = None
+        sys.argv = ["embedwire", *{arguments}]
+        from embedwire.__main__ import main
+        main()
+    """
+    result = python("-c", textwrap.dedent(script))
+    assert (result.returncode, said in (result.stderr if code else result.stdout)) == (code, True)
+    assert "Traceback" not in result.stderr
+
+
+@needs_signals
+def test_ctrl_c_before_anything_is_one_line() -> None:
+    """Ctrl-C while a command still loads ends it with exit code 130 and one line."""
+    script = """
+        import signal, sys, threading
+        class Slow:
+            def find_spec(self, name, *_):
+                if name == "embedwire.serve.model":
+                    signal.raise_signal(signal.SIGINT)
+        sys.meta_path.insert(0, Slow())
+        sys.argv = ["embedwire", "serve", "--port", "0"]
+        from embedwire.__main__ import main
+        main()
+    """
+    result = python("-c", textwrap.dedent(script))
+    assert (result.returncode, result.stderr) == (130, "Stopped.\n")
+
+
 def test_a_model_that_does_not_load_ends_the_command() -> None:
     """A model that cannot be loaded ends the command with exit code 1, and says so."""
     script = """

@@ -53,7 +53,6 @@ NETWORK = {"_http/sessions.py", "_http/transport.py"}
 # What is larger than it should be, and why.
 LARGE = {
     "cli.py::embed": "the one list of its options",
-    "bulk/doors.py::embed_file": "the one list of its arguments",
     "_servers/tuner.py::Tuner": "one search: its trial, its round and its rest are one state",
     "_settings/endpoint.py::split": "each thing that may be wrong with a URL",
     "testing/_connection.py::Connection._encode": "each way in which an answer may be broken",

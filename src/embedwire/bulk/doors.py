@@ -14,7 +14,8 @@ from embedwire._settings.options import Timeouts
 from embedwire.bulk.arrow import batches_of_rows, chunks_of_batches, is_arrow
 from embedwire.bulk.formats import Format, Jsonl, Npy
 from embedwire.bulk.job import Job, job_of, without_unknown
-from embedwire.bulk.output import Layout, Output
+from embedwire.bulk.manifest import Layout
+from embedwire.bulk.output import Output
 from embedwire.bulk.reading import chunks_of, chunks_of_rows
 from embedwire.bulk.records import (
     Chunk,

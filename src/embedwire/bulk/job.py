@@ -1,4 +1,4 @@
-"""What a run is asked to do, checked; and by what it is known again. Pure."""
+"""What a run is asked to do, checked; and by what it is known again."""
 
 from __future__ import annotations
 
@@ -114,18 +114,22 @@ def _form(out: str, wanted: OutputFormat | None, rows: int | None) -> tuple[Outp
         if rows is not None:
             check_int("rows_per_file", rows, least=1)
         return wanted or "parquet", rows or ROWS_PER_FILE
+    return _form_of_file(Path(out).name, suffix, wanted, rows), None
+
+
+def _form_of_file(name: str, suffix: str, wanted: OutputFormat | None, rows: int | None) -> OutputFormat:
     if suffix not in SUFFIXES:
         raise InputError(
             f"the output must be a file whose name ends in {', '.join(SUFFIXES)}, or a folder (a name without ending, "
-            f"or with / behind it), not {Path(out).name}"
+            f"or with / behind it), not {name}"
         )
     if wanted not in (None, SUFFIXES[suffix]):
         raise InputError(
             f"the output's name ends in {suffix}, and its format is to be {wanted}; say one of them"
         )
     if rows is not None:
-        raise InputError(f"{Path(out).name} is one file; rows_per_file needs a folder as output")
-    return SUFFIXES[suffix], None
+        raise InputError(f"{name} is one file; rows_per_file needs a folder as output")
+    return SUFFIXES[suffix]
 
 
 def without_unknown(identity: Mapping[str, Any]) -> dict[str, Any]:

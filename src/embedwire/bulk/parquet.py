@@ -117,33 +117,31 @@ class Parquet:
 
     def _unified(self, path: Path) -> Any:
         """The schema that holds the columns of all rows."""
-        pa, kinds, marked = self._pa, {}, set()  # type: tuple[Any, dict[str, Any], set[str]]
+        kinds: dict[str, Any] = {}  # None: no one type holds all values
         for frame in self._frames(path):
             for field in frame.schema:
-                if (field.metadata or {}).items() >= AS_JSON.items():
-                    marked.add(field.name)
-                    continue
-                known = kinds.setdefault(field.name, field.type)
-                if known != field.type:
-                    try:
-                        both = pa.unify_schemas(
-                            [pa.schema([(field.name, one)]) for one in (known, field.type)],
-                            promote_options="permissive",
-                        )
-                    except pa.ArrowException:
-                        marked.add(field.name)
-                    else:
-                        kinds[field.name] = both.field(0).type
-        names = [*([ROW] if self._columns.numbered else []), *self._columns.carried]
-        text = pa.field("", pa.string(), metadata=AS_JSON)
-        fields = []
-        for name in names if kinds or marked else []:
-            if name in marked:
-                fields.append(text.with_name(name))
-            else:
-                kind = kinds[name]
-                fields.append(pa.field(name, pa.string() if pa.types.is_null(kind) else kind))
-        return pa.schema(fields)
+                kind = None if _is_json(field) else field.type
+                known = kinds.setdefault(field.name, kind)
+                if known != kind:
+                    kinds[field.name] = self._both(known, kind)
+        return self._pa.schema([self._field(name, kind) for name, kind in kinds.items()])
+
+    def _field(self, name: str, kind: Any) -> Any:
+        """A column of a type; None is for JSON, and a column without any value is one of texts."""
+        text = self._pa.string()
+        if kind is None:
+            return self._pa.field(name, text, metadata=AS_JSON)
+        return self._pa.field(name, text if self._pa.types.is_null(kind) else kind)
+
+    def _both(self, one: Any, other: Any) -> Any:
+        """The type that holds the values of two; None where there is none."""
+        if one is None or other is None:
+            return None
+        schemas = [self._pa.schema([("", kind)]) for kind in (one, other)]
+        try:
+            return self._pa.unify_schemas(schemas, promote_options="permissive").field(0).type
+        except self._pa.ArrowException:
+            return None
 
     def _tables(self, path: Path, schema: Any, rows: int) -> Iterator[Any]:
         """The columns, so many rows at a time."""
@@ -164,9 +162,7 @@ class Parquet:
         arrays = []
         for field in schema:
             column = table.column(field.name)
-            given = table.schema.field(field.name)
-            is_json = (given.metadata or {}).items() >= AS_JSON.items()
-            if (field.metadata or {}).items() >= AS_JSON.items() and not is_json:
+            if _is_json(field) and not _is_json(table.schema.field(field.name)):
                 column = _json(self._pa, column.to_pylist())
             arrays.append(column.cast(field.type))
         return self._pa.Table.from_arrays(arrays, schema=schema)
@@ -175,3 +171,7 @@ class Parquet:
 def _json(pa: Any, values: list[Any]) -> Any:
     texts = [None if value is None else json.dumps(value, **_COMPACT) for value in values]
     return pa.array(texts, pa.string())
+
+
+def _is_json(field: Any) -> bool:
+    return (field.metadata or {}).items() >= AS_JSON.items()
