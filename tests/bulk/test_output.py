@@ -167,9 +167,10 @@ class TestKills:
             output = opened(folder, form, per_file, model="old")
             output.append(done(*range(10), width=7))
             output.close()
-            with monkeypatch.context() as patched, pytest.raises(Killed):
+            with monkeypatch.context() as patched:
                 kill_at(patched, count)
-                write(folder, form, per_file, overwrite=True)
+                with pytest.raises(Killed):
+                    write(folder, form, per_file, overwrite=True)
             try:
                 write(folder, form, per_file)
             except InputError:  # it is still the old one
