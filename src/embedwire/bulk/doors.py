@@ -169,7 +169,7 @@ def embed_rows(
     else:
         chunks = chunks_of_rows(rows, job.columns)
     total = len(rows) if isinstance(rows, Sized) else 0
-    return _run(job, [source], chunks, total, client, progress)
+    return _run(job, [source], _from_start(chunks), total, client, progress)
 
 
 def estimate(
@@ -234,9 +234,17 @@ def _chunks(sources: Sequence[Source], columns: Columns) -> Iterator[Chunk]:
     """The chunks of all sources; what was read counts from the first one's beginning."""
     before = 0
     for source in sources:
-        for chunk in chunks_of(source, columns):
-            yield replace(chunk, read=before + chunk.read)
+        for chunk in _from_start(chunks_of(source, columns)):
+            yield replace(chunk, start=before + chunk.start, read=before + chunk.read)
         before += source.size
+
+
+def _from_start(chunks: Iterator[Chunk]) -> Iterator[Chunk]:
+    """The chunks, each of which knows what was read before it."""
+    before = 0
+    for chunk in chunks:
+        yield replace(chunk, start=before)
+        before = chunk.read
 
 
 def _client(client: Client | str | None) -> EmbeddingClient:

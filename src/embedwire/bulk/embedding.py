@@ -50,7 +50,7 @@ class Embedding:
         self._moved = asyncio.Event()
         self.skipping = output.position.next > 0
         self.repeats = 0
-        self.read = 0  # by how much of the input is written
+        self.read = 0.0  # by how much of the input is written
 
     async def run(self) -> None:
         """Embeds all that the output does not have.
@@ -186,7 +186,7 @@ class Embedding:
             rows = GROUP // (4 * max(self._width, 64))
             some = [self._ready.popleft() for _ in range(min(max(1, rows), len(self._ready)))]
             await asyncio.to_thread(self._output.append, some)
-            self.read = some[-1].row.chunk.read
+            self.read = some[-1].row.read
 
     async def _write_all(self) -> None:
         """Waits until what is ready was written; raises what writing raised."""

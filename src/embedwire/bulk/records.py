@@ -89,7 +89,8 @@ class Chunk:
         texts: Of each; None where there is no text that could be embedded.
         problems: Why not, by index in the chunk.
         carried: Of each, the columns that go into the output: dicts, or an Arrow record batch.
-        read: Bytes of the source that were read so far.
+        read: Bytes that were read up to its end; of rows of the caller, rows.
+        start: The same up to its beginning.
     """
 
     source: Source
@@ -98,6 +99,7 @@ class Chunk:
     problems: dict[int, str]
     carried: Any
     read: int
+    start: int = 0
 
     def place(self, index: int) -> str:
         """Where a row is, for messages."""
@@ -120,6 +122,12 @@ class Row(NamedTuple):
     def place(self) -> str:
         """Where it is, for messages."""
         return self.chunk.place(self.at)
+
+    @property
+    def read(self) -> float:
+        """About how much of the input had been read at its end."""
+        chunk = self.chunk
+        return chunk.start + (chunk.read - chunk.start) * (self.at + 1) / len(chunk.texts)
 
 
 class Done(NamedTuple):
