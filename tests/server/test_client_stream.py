@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from embedwire import InputError, TextRefused
+from embedwire import BatchLimits, InputError, TextRefused
 from embedwire.testing import Answer, EmbeddingServer, Gate, is_vector_of
 from tests.helpers import numbered, right
 from tests.server.doors import Open, own, shared
@@ -128,3 +128,12 @@ class TestStream:
         async with own(here, batch_size=4) as client:
             rows = self.stitched([piece async for piece in client.stream(source())])
         assert right(list(rows.values()), TEXTS)
+
+
+async def test_a_begun_piece_is_sent_to_its_end(server: EmbeddingServer) -> None:
+    """A piece that one request does not carry goes on with the next one, before pieces behind it: they end in order."""
+    client = own(server, batch_size=BatchLimits(texts=5, chars=4 * len("text 10")), concurrency=1, model="m")
+    async for _ in client.stream(numbered(60)):
+        pass
+    assert [text for batch in server.batches for text in batch] == numbered(60)
+    await client.close()

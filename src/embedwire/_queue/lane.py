@@ -180,10 +180,10 @@ class Lane:
         for _ in range(len(calls)):
             call = next(iter(calls))
             full = self._move(batch, call, load, now)
-            if call.cursor < call.count:
-                calls.move_to_end(call)
-            else:
+            if call.cursor == call.count:
                 del calls[call]
+            elif call.offset is None:  # a stream's piece keeps its turn, so that they end one by one
+                calls.move_to_end(call)
             if full:
                 break
         batch.full = full and share is None and bool(calls)
