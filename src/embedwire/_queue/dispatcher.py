@@ -192,11 +192,7 @@ class Dispatcher:
         lane, route, loop = batch.lane, member.route, asyncio.get_running_loop()
         batch.slot = route.slots.take(batch.kind)
         member.under_way[batch.kind] += 1
-        all_taken = batch.full and (places == 1 or lane.closed_until(route, now) > now)
-        sizes, window = route.sizes, route.slots.window
-        if batch.whole is not None:
-            sizes.parted(batch.kind)
-        batch.number = sizes.sent(batch.kind, batch.work, now, all_taken=all_taken, window=window)
+        batch.number = _number(batch, now, places)
         lane.under_way[batch.kind].add(batch)
         job = _job(batch, self.queued - len(batch.items))
         batch.reserved = route.visitor.reserve(job)
@@ -204,24 +200,7 @@ class Dispatcher:
         batch.task.add_done_callback(partial(self._over, batch, member))
 
     async def _send(self, batch: Batch, job: Job) -> None:
-        assert batch.slot is not None  # noqa: S101 - it was started
-        try:
-            if batch.lane.pool.several:
-                vectors = await self._several.of(batch.lane.pool).vectors(batch, job)
-            else:
-                vectors = await batch.route.visitor.send(job, batch.slot, batch.reserved)
-        except asyncio.CancelledError:
-            if not batch.moved:
-                raise
-            take_back(batch)
-            steps: Steps = iter(())
-        except Refused as refused:
-            steps = refuse(batch, refused, self._calls)
-        except Exception as error:
-            # Of the user's own key function, or no memory: no caller may wait for ever.
-            steps = self._calls.fail(batch.callers(), error)
-        else:
-            steps = deliver(batch, vectors, self._calls)
+        steps = await _outcome(batch, job, self._several, self._calls)
         batch.over, batch.task = True, None  # the end of its callers is not its own
         await _take(steps)
 
@@ -244,6 +223,15 @@ class Dispatcher:
                 self._look()
 
 
+def _number(batch: Batch, now: float, places: int) -> int:
+    """Tells the sizes of a batch that is sent; its number there."""
+    lane, route = batch.lane, batch.route
+    if batch.whole is not None:
+        route.sizes.parted(batch.kind)
+    all_taken = batch.full and (places == 1 or lane.closed_until(route, now) > now)
+    return route.sizes.sent(batch.kind, batch.work, now, all_taken=all_taken, window=route.slots.window)
+
+
 def _job(batch: Batch, waiting: int) -> Job:
     lane, route = batch.lane, batch.route
     return Job(
@@ -258,6 +246,24 @@ def _job(batch: Batch, waiting: int) -> Job:
         history=batch.history,
         elsewhere=batch.elsewhere if lane.pool.several else never,
     )
+
+
+async def _outcome(batch: Batch, job: Job, several: Everyone, calls: Calls) -> Steps:
+    """Sends a batch; what is to be done with what came of it."""
+    assert batch.slot is not None  # noqa: S101 - it was started
+    try:
+        vectors = await several.vectors(batch, job, batch.slot)
+    except asyncio.CancelledError:
+        if not batch.moved:
+            raise
+        take_back(batch)
+        return iter(())
+    except Refused as refused:
+        return refuse(batch, refused, calls)
+    except Exception as error:
+        # Of the user's own key function, or no memory: no caller may wait for ever.
+        return calls.fail(batch.callers(), error)
+    return deliver(batch, vectors, calls)
 
 
 async def _take(steps: Steps) -> None:

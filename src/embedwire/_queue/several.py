@@ -15,6 +15,7 @@ from embedwire._queue.meeting import AGREE, Meeting, asked
 from embedwire._queue.pool import Member, Pool
 from embedwire._queue.records import Batch
 from embedwire._servers.agreement import difference
+from embedwire._servers.slots import Slot
 from embedwire.exceptions import BadReply
 
 
@@ -131,6 +132,16 @@ class Everyone:
         """There is work for a pool."""
         if pool.several:
             self.of(pool).meeting.begin()
+
+    async def vectors(self, batch: Batch, job: Job, slot: Slot) -> Vectors:
+        """The vectors of a batch in its slot.
+
+        Raises:
+            Refused: There are none.
+        """
+        if batch.lane.pool.several:
+            return await self.of(batch.lane.pool).vectors(batch, job)
+        return await batch.route.visitor.send(job, slot, batch.reserved)
 
     def tasks(self, pools: Iterable[Pool]) -> list[asyncio.Task[Any]]:
         """What is under way for some pools."""
