@@ -139,12 +139,13 @@ class Dispatcher:
         if not lane.busy and self._lanes.get(lane.pool) is lane:
             del self._lanes[lane.pool]
             lane.pool.dismiss(lane)
+            self._several.rest(lane.pool)
             lane.rest()
 
     def _taken_in(self, pool: Pool, member: Member) -> None:
         """A server is in use from now on."""
         if pool in self._lanes:
-            self._lanes[pool].hand_over(member)
+            self._lanes[pool].hand_over(back=member)
         self._look()
 
     def _look(self) -> None:

@@ -65,11 +65,12 @@ class Lane:
         """What is under way."""
         return [batch.task for batch in chain(*self.under_way.values()) if batch.task is not None]
 
-    def hand_over(self, member: Member) -> None:
-        """What waits in vain for another server goes to this one, which is back."""
-        for batch in chain(*self.under_way.values()):
+    def hand_over(self, back: Member | None = None) -> None:
+        """What waits for a server that is out of use goes to another; what failed at one that is back may go there."""
+        for batch in chain(*self.under_way.values(), *self.parts.values()):
+            batch.avoid -= {back}
             waits = batch.slot is not None and not batch.slot.held and batch.route.visitor.ready.is_awaited
-            if waits and batch.member is not member and batch.task is not None:
+            if waits and batch.member not in self.pool.in_use and batch.task is not None:
                 batch.moved = True
                 batch.task.cancel()
 

@@ -18,6 +18,9 @@ from embedwire._settings.servers import Hedge
 from embedwire._settings.settings import Form
 from embedwire.exceptions import BadReply
 
+CALM = 60.0  # seconds after which a server that came back is well
+PAUSE_LEAST, PAUSE_MOST = 0.1, 60.0  # seconds before one that failed sooner is asked again
+
 State: TypeAlias = Literal["not met", "in use", "left out", "set aside"]
 
 
@@ -51,9 +54,24 @@ class Member:
         on_trial: It is back, and gets one batch at a time until one went well.
         under_way: Batches that it has, by kind; those that pause, too.
         seen: What its connections were when it was compared.
+        asked: When it was asked last whether it may be in use again, in loop time.
+        back: When it was taken in.
+        pause: Seconds before it is asked again, at least; grows where it fails again soon.
     """
 
-    __slots__ = ("health", "on_trial", "reason", "route", "seen", "state", "under_way", "weight")
+    __slots__ = (
+        "asked",
+        "back",
+        "health",
+        "on_trial",
+        "pause",
+        "reason",
+        "route",
+        "seen",
+        "state",
+        "under_way",
+        "weight",
+    )
 
     def __init__(self, route: Route, weight: float, state: State) -> None:
         self.route = route
@@ -64,6 +82,13 @@ class Member:
         self.on_trial = False
         self.under_way: dict[Kind, int] = {"query": 0, "document": 0}
         self.seen = 0, 0
+        self.asked = self.pause = 0.0
+        self.back = float("-inf")
+
+    def relapsed(self, now: float) -> None:
+        """It is not in use any more: the pause doubles where it has not been well for long."""
+        self.pause = 0.0 if now - self.back > CALM else min(PAUSE_MOST, self.pause * 2 or PAUSE_LEAST)
+        self.asked = now
 
     @property
     def in_use(self) -> bool:

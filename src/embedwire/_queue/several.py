@@ -16,7 +16,7 @@ from embedwire._queue.pool import Member, Pool
 from embedwire._queue.records import Batch
 from embedwire._servers.agreement import difference
 from embedwire._servers.slots import Slot
-from embedwire.exceptions import BadReply
+from embedwire.exceptions import AuthenticationFailed, BadReply
 
 
 class Several:
@@ -56,9 +56,14 @@ class Several:
                 vectors = await first
         except Refused as refused:
             held_off = refused.history.throttled > batch.history.throttled
-            self.pool.failed(member, refused.fault, held_off=held_off)
-            self.meeting.tend()
+            self._failed(member, batch, refused.fault, held_off=held_off)
             raise
+        except Exception as error:  # of the user's own key function, at this server perhaps
+            if not batch.elsewhere():
+                raise
+            fault = raised(error, member.route.server)
+            self._failed(member, batch, fault, held_off=False)
+            raise Refused(Action.ELSEWHERE, fault, batch.history) from None
         self.pool.went_well(member, batch.kind, vectors.seconds, asyncio.get_running_loop().time())
         if (checking := self._recheck(member)) is not None:
             slot.give_back()
@@ -68,6 +73,12 @@ class Several:
                 raise Refused(Action.GIVE_UP if spent else Action.ELSEWHERE, fault, history)
         batch.member = member
         return vectors
+
+    def _failed(self, member: Member, batch: Batch, fault: Fault, *, held_off: bool) -> None:
+        self.pool.failed(member, fault, held_off=held_off)
+        if not member.in_use:
+            batch.lane.hand_over()
+        self.meeting.tend()
 
     def tasks(self) -> list[asyncio.Task[Any]]:
         """What is under way."""
@@ -111,6 +122,12 @@ class Several:
         return Fault(error=BadReply, what=what, cure=AGREE, exchanged=True, server=member.route.server)
 
 
+def raised(error: Exception, server: str) -> Fault:
+    """The fault of a server at which a function of the user's raised something, of which nothing may be repeated."""
+    what = f"{type(error).__name__} was raised by a function that was passed for it"
+    return Fault(error=AuthenticationFailed, what=what, cure="See that function.", of_server=True, server=server)
+
+
 class Everyone:
     """Those of all pools of several servers. Its state is which there are."""
 
@@ -132,6 +149,11 @@ class Everyone:
         """There is work for a pool."""
         if pool.several:
             self.of(pool).meeting.begin()
+
+    def rest(self, pool: Pool) -> None:
+        """There is no work for a pool."""
+        if pool in self._all:
+            self._all[pool].meeting.rest()
 
     async def vectors(self, batch: Batch, job: Job, slot: Slot) -> Vectors:
         """The vectors of a batch in its slot.
