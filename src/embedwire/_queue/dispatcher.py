@@ -174,6 +174,8 @@ class Dispatcher:
             if not (lane.calls[kind] or lane.parts[kind]):
                 continue
             members = pool.next(kind, free, now)
+            if pool.several:
+                self._wake_at(lane.strict(kind), *pool.pauses, now=now)
             for member in members:
                 if lane.full(kind, member):
                     continue
@@ -187,6 +189,11 @@ class Dispatcher:
                     self._start(batch, member, now, free[member.route.slots])
                     return True
         return False
+
+    def _wake_at(self, *moments: float, now: float) -> None:
+        """Looks again at the first of these that is still to come."""
+        if later := [moment for moment in moments if moment > now]:
+            self._alarm.set(min(later))
 
     def _start(self, batch: Batch, member: Member, now: float, places: int) -> None:
         """Sends a batch to a server, in one of so many places that are free there."""

@@ -20,7 +20,9 @@ logger = logging.getLogger("embedwire")
 WAIT = 1.0  # seconds for which the first server that answers waits for the others
 PAUSE_LEAST, PAUSE_MOST = 0.1, 2.0  # seconds between two looks at a server that was set aside
 LEFT_LEAST, LEFT_MOST = 2.0, 60.0  # the same, of one that has another model, or refuses all
-SILENT = 5.0  # seconds after which a server that says nothing is asked once more: the first may have been lost
+SILENT = (
+    5.0  # seconds after which a server that says nothing is asked once more: the first may have been lost
+)
 REST = 10.0  # seconds without work after which nobody is asked any more
 AGREE = "Check that all serve one and the same model; for a quantised twin pass same_model=0.98, say."
 

@@ -10,7 +10,7 @@ from embedwire._http.embed import Visitor
 from embedwire._http.records import Fault, Vectors
 from embedwire._servers.agreement import Agreed, Terms
 from embedwire._servers.facts import ModelFacts
-from embedwire._servers.health import Health, is_outlier
+from embedwire._servers.health import Health, is_outlier, is_slow
 from embedwire._servers.sizes import FormSizes
 from embedwire._servers.slots import Slots
 from embedwire._settings.options import Kind
@@ -154,6 +154,15 @@ class Pool:
         """The members that texts go to."""
         return [member for member in self.members if member.in_use]
 
+    @property
+    def pauses(self) -> list[float]:
+        """The moments at which servers in use want work again."""
+        return [member.route.model.throttle.until for member in self.in_use]
+
+    def is_slow(self, member: Member) -> bool:
+        """Whether it takes much longer for a query than another one."""
+        return is_slow(member.health, (one.health for one in self.in_use))
+
     def wake(self) -> None:
         """There is work again, where there was none."""
         for member in self.members:
@@ -197,8 +206,9 @@ class Pool:
         # A server that asked for a pause gets nothing until it is over, unless all did.
         if any(one.awake(now) for one in self.in_use):
             ready = [one for one in ready if one.awake(now)]
-        rank = _by_time if kind == "query" else _by_room
-        return sorted(ready, key=lambda one: rank(one, now))
+        if kind == "document":
+            return sorted(ready, key=_by_room)
+        return sorted(ready, key=lambda one: _by_time(one, now, slow=self.is_slow(one)))
 
     def turn(self, member: Member, state: State, reason: str = "") -> None:
         """A member is, or is not, in use from now on."""
@@ -250,13 +260,13 @@ def _will_not_be_better(fault: Fault) -> bool:
     return fault.of_one_server and not fault.absent and fault.error is not BadReply
 
 
-def _by_room(member: Member, now: float) -> tuple[float, ...]:
+def _by_room(member: Member) -> tuple[float, ...]:
     route = member.route
     load = (route.slots.in_flight + 1) / (member.weight * max(1, route.sizes.wish().documents))
     return load * (route.model.seconds or 0.0), load  # of few texts the slower server gets the fewer
 
 
-def _by_time(member: Member, now: float) -> tuple[float, ...]:
+def _by_time(member: Member, now: float, *, slow: bool) -> tuple[float, ...]:
     in_flight = member.route.slots.in_flight
-    seconds = member.health.expected(now, asked=member.under_way["query"] > 0)
+    seconds = member.health.expected(now, asked=slow or member.under_way["query"] > 0)
     return (in_flight + 1) * seconds / member.weight, in_flight / member.weight

@@ -15,6 +15,7 @@ from embedwire._queue.meeting import AGREE, Meeting, asked
 from embedwire._queue.pool import Member, Pool
 from embedwire._queue.records import Batch
 from embedwire._servers.agreement import difference
+from embedwire._servers.health import FRESH
 from embedwire._servers.slots import Slot
 from embedwire.exceptions import AuthenticationFailed, BadReply
 
@@ -37,6 +38,7 @@ class Several:
         self.pool = pool
         self.meeting = Meeting(pool, back, fail)
         self._rechecks: dict[Member, asyncio.Task[Fault | None]] = {}
+        self._measuring: dict[Member, asyncio.Task[Any]] = {}
         self._hedges = None if pool.hedge is None else Hedges(pool.hedge)
 
     async def vectors(self, batch: Batch, job: Job) -> Vectors:
@@ -51,20 +53,22 @@ class Several:
         first = member.route.visitor.send(job, slot, batch.reserved)
         try:
             if self._hedges is not None and batch.kind == "query":
-                member, vectors = await hedged(batch, job, first, self._hedges)
+                member, vectors = await hedged(batch, job, first, self._hedges, self._failed)
             else:
                 vectors = await first
         except Refused as refused:
-            held_off = refused.history.throttled > batch.history.throttled
-            self._failed(member, batch, refused.fault, held_off=held_off)
+            self._failed(member, batch, refused)
             raise
         except Exception as error:  # of the user's own key function, at this server perhaps
             if not batch.elsewhere():
                 raise
-            fault = raised(error, member.route.server)
-            self._failed(member, batch, fault, held_off=False)
-            raise Refused(Action.ELSEWHERE, fault, batch.history) from None
+            moved = Refused(Action.ELSEWHERE, raised(error, member.route.server), batch.history)
+            self._failed(member, batch, moved)
+            raise moved from None
         self.pool.went_well(member, batch.kind, vectors.seconds, asyncio.get_running_loop().time())
+        if batch.doubted is not None:
+            self._blame(batch.doubted[0], batch, replace(batch.doubted[1], of_text=False))
+        self._measure(batch)
         if (checking := self._recheck(member)) is not None:
             slot.give_back()
             if (fault := await asyncio.shield(checking)) is not None:
@@ -74,7 +78,13 @@ class Several:
         batch.member = member
         return vectors
 
-    def _failed(self, member: Member, batch: Batch, fault: Fault, *, held_off: bool) -> None:
+    def _failed(self, member: Member, batch: Batch, refused: Refused) -> None:
+        """A server failed a batch; whether it is to blame for texts that it refuses, another one will show."""
+        if refused.action is not Action.SPLIT or refused.fault.harmful:
+            held_off = refused.history.throttled > batch.history.throttled
+            self._blame(member, batch, refused.fault, held_off=held_off)
+
+    def _blame(self, member: Member, batch: Batch, fault: Fault, *, held_off: bool = False) -> None:
         self.pool.failed(member, fault, held_off=held_off)
         if not member.in_use:
             batch.lane.hand_over()
@@ -82,13 +92,27 @@ class Several:
 
     def tasks(self) -> list[asyncio.Task[Any]]:
         """What is under way."""
-        return [*self.meeting.tasks(), *self._rechecks.values()]
+        return [*self.meeting.tasks(), *self._rechecks.values(), *self._measuring.values()]
 
     def close_now(self) -> None:
         """Ends what is under way, without waiting for it."""
         self.meeting.close_now()
-        for task in self._rechecks.values():
+        for task in (*self._rechecks.values(), *self._measuring.values()):
             task.cancel()
+
+    def _measure(self, batch: Batch) -> None:
+        """A server that was slow is asked how long it takes by now, so that no caller has to wait for that."""
+        now = asyncio.get_running_loop().time()
+        for member in self.pool.in_use if batch.kind == "query" else ():
+            old = member.health.is_old(now) and now - member.asked >= FRESH
+            if old and member not in self._measuring and self.pool.is_slow(member):
+                member.asked = now
+                task = self._measuring[member] = asyncio.ensure_future(asked(member, self.pool))
+                task.add_done_callback(seen)
+                task.add_done_callback(partial(self._measured, member))
+
+    def _measured(self, member: Member, _: object) -> None:
+        del self._measuring[member]
 
     def _recheck(self, member: Member) -> asyncio.Task[Fault | None] | None:
         """Compares a server again whose connections were lost, or that names other software; None where all is well."""
@@ -125,7 +149,9 @@ class Several:
 def raised(error: Exception, server: str) -> Fault:
     """The fault of a server at which a function of the user's raised something, of which nothing may be repeated."""
     what = f"{type(error).__name__} was raised by a function that was passed for it"
-    return Fault(error=AuthenticationFailed, what=what, cure="See that function.", of_server=True, server=server)
+    return Fault(
+        error=AuthenticationFailed, what=what, cure="See that function.", of_server=True, server=server
+    )
 
 
 class Everyone:
