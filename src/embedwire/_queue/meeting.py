@@ -31,6 +31,7 @@ async def asked(member: Member, pool: Pool) -> tuple[Sample | Fault | Exception,
     """What a server makes of the sentence, or why there is nothing; and the requests that it took."""
     route = member.route
     slot = await route.slots.get("query")
+    slot.lost = True  # where it is given up, nothing was asked of the server that shows what it can take
     job = Job(
         form=route.form,
         model=route.model,

@@ -118,10 +118,10 @@ def _goes_elsewhere(batch: Batch, action: Action, fault: Fault) -> bool:
         return False
     if action is Action.GIVE_UP and fault.of_one_server:
         return True
-    if len(batch.items) > 1 or action is not Action.SPLIT or fault.harmful:
-        return False
+    if len(batch.items) > 1 or fault.too_long:
+        return fault.too_long and len(batch.items) == 1 and pool.larger(batch.member, batch.avoid)
     # A text that is refused alone is shown to one other server before it is its caller's fault.
-    return pool.larger(batch.member, batch.avoid) if fault.too_long else not batch.avoid
+    return action is Action.SPLIT and 400 <= (fault.status or 0) < 500 and not batch.avoid
 
 
 def move(batch: Batch) -> None:

@@ -76,4 +76,5 @@ def is_outlier(health: Health, others: Iterable[Health]) -> bool:
 def is_slow(health: Health, others: Iterable[Health]) -> bool:
     """Whether a server takes much longer for a query than another one, as far as is known."""
     seconds = health.seconds
-    return seconds is not None and any(TIMES * (other.seconds or seconds) < seconds for other in others)
+    known = [other.seconds for other in others if other.seconds is not None]
+    return seconds is not None and any(TIMES * other < seconds for other in known)

@@ -126,7 +126,7 @@ class Slot:
     Attributes:
         held: Whether it is held now.
         sent: Requests sent in it so far; counted by `_http`.
-        lost: Another server was quicker: that nobody waits for this one any more says nothing of it.
+        lost: That nobody waits for the request any more says nothing of the server: another one was quicker.
     """
 
     __slots__ = ("_age", "_kind", "_slots", "held", "lost", "sent")
