@@ -60,6 +60,7 @@ class Discovery:
         self._server = server
         self._secrets = secrets
         self._asking_model: dict[ModelFacts, asyncio.Task[str | None]] = {}
+        self._elsewhere: dict[ModelFacts, list[Callable[[], bool]]] = {}  # of all who ask
         self._looking: asyncio.Task[None] | None = None
         self._warned: set[str] = set()
 
@@ -87,9 +88,11 @@ class Discovery:
             return model.served
         task = self._asking_model.get(model)
         if task is None or task.done():
-            task = self._asking_model[model] = asyncio.ensure_future(self._ask_model(form, model, elsewhere))
+            self._elsewhere[model] = []
+            task = self._asking_model[model] = asyncio.ensure_future(self._ask_model(form, model))
             task.add_done_callback(seen)
             task.add_done_callback(lambda _: self._asking_model.pop(model, None))
+        self._elsewhere[model].append(elsewhere)
         if slot is not None:
             slot.give_back()
         name = await asyncio.shield(task)
@@ -199,10 +202,10 @@ class Discovery:
         tasks = [*self._asking_model.values(), *([self._looking] if self._looking else [])]
         return [task for task in tasks if not task.done()]
 
-    async def _ask_model(self, form: Form, model: ModelFacts, elsewhere: Callable[[], bool]) -> str | None:
+    async def _ask_model(self, form: Form, model: ModelFacts) -> str | None:
         names: list[str] = []
         for base in self._place.bases():
-            told = await self._listed(base, form, model, elsewhere)
+            told = await self._listed(base, form, model)
             if told is not None:
                 self._place.suppose(base)
                 names = told
@@ -218,10 +221,9 @@ class Discovery:
         model.served, model.asked_model = (names[0] if names else None), True
         return model.served
 
-    async def _listed(
-        self, base: str, form: Form, model: ModelFacts, elsewhere: Callable[[], bool]
-    ) -> list[str] | None:
+    async def _listed(self, base: str, form: Form, model: ModelFacts) -> list[str] | None:
         """The models that the server lists; None where it has no list there."""
+        askers = self._elsewhere[model]
         request = Request(
             method="GET",
             url=self._place.endpoint.models(base),
@@ -229,7 +231,7 @@ class Discovery:
             read=lambda reply: one_step(listed, reply.body),
             form=form,
             texts=[],
-            elsewhere=elsewhere,
+            elsewhere=lambda: any(elsewhere() for elsewhere in askers),
         )
         try:
             told = (await self._exchange.run(request, model)).result

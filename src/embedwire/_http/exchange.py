@@ -16,7 +16,7 @@ from embedwire._http.failures import judge
 from embedwire._http.gateways import GATEWAY, instead_of
 from embedwire._http.pressure import held_off, leave_behind, pause_all, push_less
 from embedwire._http.ready import Ready
-from embedwire._http.records import NEW, Action, Fault, History, Refused, never, no_end
+from embedwire._http.records import NEW, STRICT, Action, Fault, History, Refused, never, no_end
 from embedwire._http.refusing import LARGE_TEXTS, refusal
 from embedwire._http.repeats import Held, Stop, moves, next_step, noted
 from embedwire._http.reply import ContractBroken
@@ -29,6 +29,7 @@ from embedwire._http.verdicts import Context, Unusable, Verdict
 from embedwire._http.wire import Broken, Reply
 from embedwire._http.words import said
 from embedwire._servers.facts import ModelFacts, ServerFacts
+from embedwire._servers.pace import TRANSIENT
 from embedwire._servers.sizes import max_reply
 from embedwire._servers.slots import Slot
 from embedwire._settings.address import Target
@@ -221,11 +222,12 @@ class Exchange:
         logger.warning("%s: %s; sending again in %.2f s%s", self._url, answer.fault.what, step.pause, attempt)
         if throttled and (alone or answer.fault.retry_after):
             model.throttle.pause(step.pause, now())
-            if self._turns.held(request.form, model):
-                return step.paid  # it waits in line with the others
-        if request.slot is not None:
-            request.slot.give_back()
-        await asyncio.sleep(step.pause)
+        pause = step.pause
+        if pause > STRICT and request.elsewhere is not never:  # another server may be free by then
+            pause -= await _rested(request, STRICT)
+            await self._move(answer, history, request, model)
+        if not (throttled and (alone or answer.fault.retry_after) and self._turns.held(request.form, model)):
+            await _rested(request, pause)  # else it waits in line with the others
         return step.paid
 
     async def _move(self, answer: Verdict, history: History, request: Request[T], model: ModelFacts) -> None:
@@ -237,6 +239,8 @@ class Exchange:
         if not request.elsewhere() or not moves(answer, history, request.form.retry):
             return
         fault, now = answer.fault, asyncio.get_running_loop().time()
+        if answer.action not in (Action.WAIT, Action.THROTTLE) and not model.repeats.spend(TRANSIENT):
+            return
         if answer.action is Action.THROTTLE:
             alone = request.slot is None or request.slot.crowd <= 1
             pause_all(model, request.form, fault, now, alone=alone, rand=self._rand)
@@ -277,13 +281,9 @@ class Exchange:
             Refused: It took too long.
         """
         await self._move(answer, history, request, model)
-        if request.slot is not None:
-            request.slot.give_back()
         self._server.forget()
-        now = asyncio.get_running_loop().time
-        begun = wait.since or now()
-        if wait.pause:
-            await asyncio.sleep(wait.pause)
+        begun = wait.since or asyncio.get_running_loop().time()
+        await _rested(request, wait.pause)
         ended = await self._ready.outlast(answer.fault, request.form.timeouts, request.until, begun)
         if ended.why_not is not None:
             raise await self._refused(Action.GIVE_UP, ended.why_not, history, request)
@@ -296,6 +296,15 @@ class Exchange:
 
     async def _refused(self, action: Action, fault: Fault, history: History, request: Request[T]) -> Refused:
         return await refusal(action, fault, history, [*self._transport.secrets(), *request.texts])
+
+
+async def _rested(request: Request[Any], seconds: float) -> float:
+    """Pauses, off the wire, for so long."""
+    if request.slot is not None:
+        request.slot.give_back()
+    if seconds:
+        await asyncio.sleep(seconds)
+    return seconds
 
 
 async def _read(request: Request[T], reply: Reply) -> T | Reply | Unusable:

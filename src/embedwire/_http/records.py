@@ -66,6 +66,9 @@ class History:
     bisecting: bool = False
 
 
+STRICT = (
+    1.0  # seconds for which texts go to no server at which they failed; then any that is free may take them
+)
 NEW = History()  # of texts that were not sent yet
 
 

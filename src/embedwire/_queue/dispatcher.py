@@ -139,12 +139,13 @@ class Dispatcher:
         if not lane.busy and self._lanes.get(lane.pool) is lane:
             del self._lanes[lane.pool]
             lane.pool.dismiss(lane)
+            self._several.rest(lane.pool)
             lane.rest()
 
     def _taken_in(self, pool: Pool, member: Member) -> None:
         """A server is in use from now on."""
         if pool in self._lanes:
-            self._lanes[pool].hand_over(member)
+            self._lanes[pool].hand_over(back=member)
         self._look()
 
     def _look(self) -> None:
@@ -173,6 +174,8 @@ class Dispatcher:
             if not (lane.calls[kind] or lane.parts[kind]):
                 continue
             members = pool.next(kind, free, now)
+            if pool.several:
+                self._wake_at(lane.strict(kind), *pool.pauses, now=now)
             for member in members:
                 if lane.full(kind, member):
                     continue
@@ -187,16 +190,17 @@ class Dispatcher:
                     return True
         return False
 
+    def _wake_at(self, *moments: float, now: float) -> None:
+        """Looks again at the first of these that is still to come."""
+        if later := [moment for moment in moments if moment > now]:
+            self._alarm.set(min(later))
+
     def _start(self, batch: Batch, member: Member, now: float, places: int) -> None:
         """Sends a batch to a server, in one of so many places that are free there."""
         lane, route, loop = batch.lane, member.route, asyncio.get_running_loop()
         batch.slot = route.slots.take(batch.kind)
         member.under_way[batch.kind] += 1
-        all_taken = batch.full and (places == 1 or lane.closed_until(route, now) > now)
-        sizes, window = route.sizes, route.slots.window
-        if batch.whole is not None:
-            sizes.parted(batch.kind)
-        batch.number = sizes.sent(batch.kind, batch.work, now, all_taken=all_taken, window=window)
+        batch.number = _number(batch, now, places)
         lane.under_way[batch.kind].add(batch)
         job = _job(batch, self.queued - len(batch.items))
         batch.reserved = route.visitor.reserve(job)
@@ -204,24 +208,7 @@ class Dispatcher:
         batch.task.add_done_callback(partial(self._over, batch, member))
 
     async def _send(self, batch: Batch, job: Job) -> None:
-        assert batch.slot is not None  # noqa: S101 - it was started
-        try:
-            if batch.lane.pool.several:
-                vectors = await self._several.of(batch.lane.pool).vectors(batch, job)
-            else:
-                vectors = await batch.route.visitor.send(job, batch.slot, batch.reserved)
-        except asyncio.CancelledError:
-            if not batch.moved:
-                raise
-            take_back(batch)
-            steps: Steps = iter(())
-        except Refused as refused:
-            steps = refuse(batch, refused, self._calls)
-        except Exception as error:
-            # Of the user's own key function, or no memory: no caller may wait for ever.
-            steps = self._calls.fail(batch.callers(), error)
-        else:
-            steps = deliver(batch, vectors, self._calls)
+        steps = await _outcome(batch, job, self._several, self._calls)
         batch.over, batch.task = True, None  # the end of its callers is not its own
         await _take(steps)
 
@@ -244,6 +231,15 @@ class Dispatcher:
                 self._look()
 
 
+def _number(batch: Batch, now: float, places: int) -> int:
+    """Tells the sizes of a batch that is sent; its number there."""
+    lane, route = batch.lane, batch.route
+    if batch.whole is not None:
+        route.sizes.parted(batch.kind)
+    all_taken = batch.full and (places == 1 or lane.closed_until(route, now) > now)
+    return route.sizes.sent(batch.kind, batch.work, now, all_taken=all_taken, window=route.slots.window)
+
+
 def _job(batch: Batch, waiting: int) -> Job:
     lane, route = batch.lane, batch.route
     return Job(
@@ -258,6 +254,24 @@ def _job(batch: Batch, waiting: int) -> Job:
         history=batch.history,
         elsewhere=batch.elsewhere if lane.pool.several else never,
     )
+
+
+async def _outcome(batch: Batch, job: Job, several: Everyone, calls: Calls) -> Steps:
+    """Sends a batch; what is to be done with what came of it."""
+    assert batch.slot is not None  # noqa: S101 - it was started
+    try:
+        vectors = await several.vectors(batch, job, batch.slot)
+    except asyncio.CancelledError:
+        if not batch.moved:
+            raise
+        take_back(batch)
+        return iter(())
+    except Refused as refused:
+        return refuse(batch, refused, calls)
+    except Exception as error:
+        # Of the user's own key function, or no memory: no caller may wait for ever.
+        return calls.fail(batch.callers(), error)
+    return deliver(batch, vectors, calls)
 
 
 async def _take(steps: Steps) -> None:

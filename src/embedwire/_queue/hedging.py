@@ -8,9 +8,10 @@ from collections.abc import Callable, Coroutine
 from dataclasses import replace
 from typing import Any
 
-from embedwire._http.records import Job, Vectors
+from embedwire._http.records import Job, Refused, Vectors
 from embedwire._queue.pool import Member, Pool
 from embedwire._queue.records import Batch
+from embedwire._servers.slots import Slot
 from embedwire._settings.servers import Hedge
 
 EARNED = 0.05  # of a second request, with each query: at most one in twenty
@@ -53,7 +54,13 @@ class Hedges:
         return True
 
 
-async def hedged(batch: Batch, job: Job, first: Coroutine[Any, Any, Vectors], hedges: Hedges) -> Answer:
+async def hedged(
+    batch: Batch,
+    job: Job,
+    first: Coroutine[Any, Any, Vectors],
+    hedges: Hedges,
+    failed: Callable[[Member, Batch, Refused], None],
+) -> Answer:
     """The vectors of a batch of queries, and who gave them.
 
     Args:
@@ -61,52 +68,77 @@ async def hedged(batch: Batch, job: Job, first: Coroutine[Any, Any, Vectors], he
         job: The same.
         first: The request in that slot.
         hedges: Whether there may be a second one.
+        failed: Called with a server that failed, but for the first where both did.
 
     Raises:
-        Refused: Neither server gave any.
+        Refused: Neither server gave any; how the first one failed.
     """
     now, after = asyncio.get_running_loop().time, hedges.after()
     begun, mine, second = now(), batch.member, _Second(batch, job)
     assert mine is not None and batch.slot is not None  # noqa: S101, PT018 - it was started
     if after is None:
-        vectors, member = await first, mine
+        member, vectors = mine, await first
     else:
-        is_first, vectors = await _raced(first, lambda: second.begin(hedges), after)
-        member = mine if is_first else second.member or mine
-        batch.hedges = second.sent if is_first else batch.slot.sent
+        tasks = [asyncio.ensure_future(first)]
+        try:
+            good = await _raced(tasks, lambda: second.begin(hedges), after)
+            batch.slot.lost = good is not tasks[0]
+            second.lost()
+        finally:
+            for task in tasks:
+                task.cancel()
+            ends = await asyncio.gather(*tasks, return_exceptions=True)
+        if second.member is not None and isinstance(ends[1], Refused):
+            failed(second.member, batch, ends[1])
+            batch.avoids(second.member)
+        if good is not tasks[0] and isinstance(ends[0], Refused):
+            failed(mine, batch, ends[0])
+        vectors = good.result()  # or raises
+        member = mine if good is tasks[0] else second.member or mine
+        batch.hedges = second.sent if good is tasks[0] else batch.slot.sent
     hedges.answered(now() - begun)
     return member, vectors
 
 
 class _Second:
-    """The same texts at a second server. Its state is which one that is, and the requests sent there."""
+    """The same texts at a second server. Its state is which one that is, and its slot."""
 
     def __init__(self, batch: Batch, job: Job) -> None:
         self._batch = batch
         self._job = job
+        self._slot: Slot | None = None
         self.member: Member | None = None
-        self.sent = 0
 
-    def begin(self, hedges: Hedges) -> Coroutine[Any, Any, Vectors] | None:
+    @property
+    def sent(self) -> int:
+        """Requests sent there."""
+        return 0 if self._slot is None else self._slot.sent
+
+    def lost(self) -> None:
+        """Where nobody waits for it any more, that says nothing of the server."""
+        if self._slot is not None:
+            self._slot.lost = True
+
+    def begin(self, hedges: Hedges) -> asyncio.Task[Vectors] | None:
         """Sends them, where a server has a place for them."""
         member = _another(self._batch, self._batch.lane.pool)
         if member is None or not hedges.spend():
             return None
-        self.member, self._batch.hedges = member, 1
-        member.under_way["query"] += 1
-        return self._send(member)
-
-    async def _send(self, member: Member) -> Vectors:
         visitor, slot = member.route.visitor, member.route.slots.take("query")
         job = replace(self._job, model=member.route.model, elsewhere=lambda: True)
         reserved = visitor.reserve(job)
-        try:
-            return await visitor.send(job, slot, reserved)
-        finally:
-            self.sent = self._batch.hedges = slot.sent
+        self.member, self._slot, self._batch.hedges = member, slot, 1
+        member.under_way["query"] += 1
+
+        def over(_: object) -> None:
+            self._batch.hedges = slot.sent
             member.under_way["query"] -= 1
             visitor.release(job.form, reserved, sent=slot.sent)
             slot.give_back()
+
+        task = asyncio.ensure_future(visitor.send(job, slot, reserved))
+        task.add_done_callback(over)  # also where it was cancelled before it began
+        return task
 
 
 def _another(batch: Batch, pool: Pool) -> Member | None:
@@ -119,24 +151,16 @@ def _another(batch: Batch, pool: Pool) -> Member | None:
 
 
 async def _raced(
-    first: Coroutine[Any, Any, Vectors],
-    second: Callable[[], Coroutine[Any, Any, Vectors] | None],
-    after: float,
-) -> tuple[bool, Vectors]:
-    """What the first of two gives, and whether that is the one that began first; where both fail, how that one did."""
-    tasks = [asyncio.ensure_future(first)]
-    try:
-        pending = set((await asyncio.wait(tasks, timeout=after))[1])
-        if pending and (other := second()) is not None:
-            tasks.append(asyncio.ensure_future(other))
-            pending.add(tasks[1])
-        while pending:
-            done, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
-            good = [task for task in tasks if task in done and task.exception() is None]
-            if good:
-                return good[0] is tasks[0], good[0].result()
-        return True, tasks[0].result()  # or raises
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+    tasks: list[asyncio.Task[Vectors]], second: Callable[[], asyncio.Task[Vectors] | None], after: float
+) -> asyncio.Task[Vectors]:
+    """The first of two that ends well, the second of which is begun late; where both fail, the one that began first."""
+    pending = set((await asyncio.wait(tasks, timeout=after))[1])
+    if pending and (other := second()) is not None:
+        tasks.append(other)
+        pending.add(other)
+    while pending:
+        done, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
+        good = [task for task in tasks if task in done and task.exception() is None]
+        if good:
+            return good[0]
+    return tasks[0]

@@ -65,11 +65,12 @@ class Lane:
         """What is under way."""
         return [batch.task for batch in chain(*self.under_way.values()) if batch.task is not None]
 
-    def hand_over(self, member: Member) -> None:
-        """What waits in vain for another server goes to this one, which is back."""
-        for batch in chain(*self.under_way.values()):
+    def hand_over(self, back: Member | None = None) -> None:
+        """What waits for a server that is out of use goes to another; what failed at one that is back may go there."""
+        for batch in chain(*self.under_way.values(), *self.parts.values()):
+            batch.avoid -= {back}
             waits = batch.slot is not None and not batch.slot.held and batch.route.visitor.ready.is_awaited
-            if waits and batch.member is not member and batch.task is not None:
+            if waits and batch.member not in self.pool.in_use and batch.task is not None:
                 batch.moved = True
                 batch.task.cancel()
 
@@ -150,7 +151,7 @@ class Lane:
             places: Requests that may be sent now, this one included; few texts are spread over them.
             member: The server that it goes to.
         """
-        if (part := self._part(kind, member)) is not None:
+        if (part := self._part(kind, member, now)) is not None:
             return part
         if not self.calls[kind]:
             return None
@@ -158,13 +159,17 @@ class Lane:
         self._fill(batch, now, places)
         return batch if batch.items else None
 
-    def _part(self, kind: Kind, member: Member) -> Batch | None:
+    def strict(self, kind: Kind) -> float:
+        """The first moment at which a failed batch may go to any server."""
+        return min((part.strict for part in self.parts[kind]), default=0.0)
+
+    def _part(self, kind: Kind, member: Member, now: float) -> Batch | None:
         """The first part of a failed batch that may go to a server."""
         parts = self.parts[kind]
         while parts and not parts[0].wanted:
             parts.popleft()
         for place, part in enumerate(parts):
-            if part.wanted and self.pool.may(member, part.avoid):
+            if part.wanted and (part.strict <= now or self.pool.may(member, part.avoid)):
                 del parts[place]
                 part.member = member
                 return part

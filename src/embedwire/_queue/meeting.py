@@ -20,6 +20,10 @@ logger = logging.getLogger("embedwire")
 WAIT = 1.0  # seconds for which the first server that answers waits for the others
 PAUSE_LEAST, PAUSE_MOST = 0.1, 2.0  # seconds between two looks at a server that was set aside
 LEFT_LEAST, LEFT_MOST = 2.0, 60.0  # the same, of one that has another model, or refuses all
+SILENT = (
+    5.0  # seconds after which a server that says nothing is asked once more: the first may have been lost
+)
+REST = 10.0  # seconds without work after which nobody is asked any more
 AGREE = "Check that all serve one and the same model; for a quantised twin pass same_model=0.98, say."
 
 
@@ -27,6 +31,7 @@ async def asked(member: Member, pool: Pool) -> tuple[Sample | Fault | Exception,
     """What a server makes of the sentence, or why there is nothing; and the requests that it took."""
     route = member.route
     slot = await route.slots.get("query")
+    slot.lost = True  # where it is given up, nothing was asked of the server that shows what it can take
     job = Job(
         form=route.form,
         model=route.model,
@@ -48,6 +53,41 @@ async def asked(member: Member, pool: Pool) -> tuple[Sample | Fault | Exception,
     member.health.answered(vectors.seconds, asyncio.get_running_loop().time())
     name = route.visitor.screened(vectors.model or vectors.asked)
     return Sample(route.server, name, vectors.matrix[0].copy()), slot.sent
+
+
+async def _paused(member: Member, last: float) -> float:
+    """Waits before a server is asked again; how long that is, where it was so long before."""
+    out = member.state == "left out"
+    least, most = (LEFT_LEAST, LEFT_MOST) if out else (PAUSE_LEAST, PAUSE_MOST)
+    pause = max(member.pause, min(most, max(least, last * 2)))
+    if out:
+        member.pause = pause
+    until = member.asked + pause * random.uniform(0.8, 1.2)  # noqa: S311 - no secret
+    await asyncio.sleep(max(0.0, until - asyncio.get_running_loop().time()))
+    return pause
+
+
+async def _heard(member: Member, pool: Pool) -> tuple[Sample | Fault | Exception | None, int]:
+    """What a server says to the sentence; None: it is not there yet.
+
+    While no other is in use, one that is silent is asked once more.
+    """
+    if member.state != "not met":
+        try:
+            if not await member.route.visitor.ready.look():
+                return None, 0
+        except Exception as error:  # of the user's own key function
+            return error, 0
+    asking = [asyncio.ensure_future(asked(member, pool))]
+    try:
+        if not (await asyncio.wait(asking, timeout=SILENT))[0] and not pool.in_use:
+            asking.append(asyncio.ensure_future(asked(member, pool)))
+        done, _ = await asyncio.wait(asking, return_when=asyncio.FIRST_COMPLETED)
+        return done.pop().result()
+    finally:
+        for task in asking:
+            task.cancel()
+        await asyncio.gather(*asking, return_exceptions=True)
 
 
 class Meeting:
@@ -75,14 +115,18 @@ class Meeting:
         self._failures: dict[Member, Fault | Exception] = {}
         self._told: dict[Member, str] = {}
         self._timer: asyncio.TimerHandle | None = None
+        self._resting: asyncio.TimerHandle | None = None
         self._sent = 0
 
     def begin(self) -> None:
         """There is work: where no server is in use, all of them are asked at once."""
+        if self._resting is not None:
+            self._resting.cancel()
+            self._resting = None
         meets = any(one in self._tasks or one in self._samples for one in self._strangers())
         if not self.pool.in_use and not meets:
             self.close_now()
-            self._samples, self._failures, self._sent = {}, {}, 0
+            self._failures, self._sent = {}, 0
             for member in self.pool.members:
                 self.pool.turn(member, "not met")
         self.tend()
@@ -93,11 +137,18 @@ class Meeting:
             if member.in_use or member in self._tasks or member in self._samples:
                 continue
             if member.state != "not met" and self._told.get(member) != member.state:
-                self._told[member] = member.state
-                logger.warning("%s is %s: %s", member.route.server, member.state, member.reason)
+                self._tell(member)
+                member.relapsed(asyncio.get_running_loop().time())
             task = self._tasks[member] = asyncio.ensure_future(self._bring_in(member))
             task.add_done_callback(partial(self._ended, member))
             task.add_done_callback(seen)
+
+    def rest(self) -> None:
+        """There is no work: nobody waits for a server, and soon none is asked any more."""
+        if not self.pool.in_use:
+            self.close_now()
+        elif self._resting is None:
+            self._resting = asyncio.get_running_loop().call_later(REST, self.close_now)
 
     def tasks(self) -> list[asyncio.Task[None]]:
         """What is under way."""
@@ -105,12 +156,13 @@ class Meeting:
 
     def close_now(self) -> None:
         """Ends what is under way, without waiting for it."""
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        for timer in (self._timer, self._resting):
+            if timer is not None:
+                timer.cancel()
+        self._timer = self._resting = None
         for task in self.tasks():
             task.cancel()
-        self._tasks = {}
+        self._tasks, self._samples = {}, {}
 
     def _strangers(self) -> list[Member]:
         return [one for one in self.pool.members if one.state == "not met"]
@@ -124,19 +176,14 @@ class Meeting:
         pause = 0.0
         while not member.in_use and member not in self._samples:
             if member.state != "not met":
-                least, most = (
-                    (LEFT_LEAST, LEFT_MOST) if member.state == "left out" else (PAUSE_LEAST, PAUSE_MOST)
-                )
-                pause = min(most, max(least, pause * 2))
-                await asyncio.sleep(pause * random.uniform(0.8, 1.2))  # noqa: S311 - no secret
-                if not await member.route.visitor.ready.look():
-                    continue
+                pause = await _paused(member, pause)
             now = member.route.visitor.seen()
-            heard, sent = await asked(member, self.pool)
+            heard, sent = await _heard(member, self.pool)
             self._sent += sent
+            member.asked = asyncio.get_running_loop().time()
             if isinstance(heard, Sample):
                 self.compare(member, heard, now)
-            else:
+            elif heard is not None:
                 self._not_there(member, heard)
 
     def compare(self, member: Member, sample: Sample, connections: tuple[int, int]) -> None:
@@ -158,14 +205,19 @@ class Meeting:
 
     def _not_there(self, member: Member, heard: Fault | Exception) -> None:
         reason = heard.what if isinstance(heard, Fault) else f"{type(heard).__name__} was raised"
-        own = isinstance(heard, Fault) and heard.of_one_server and not heard.absent
+        own = isinstance(heard, Fault) and _is_permanent(heard)
         self._failures[member] = heard
-        if member.state == "not met":
+        if member.state == "not met" or (own and member.state == "set aside"):
+            was_met = member.state == "not met"
             self.pool.turn(member, "left out" if own else "set aside", reason)
-            if not own or self._told.get(member) != "left out":
-                self._told[member] = member.state
-                logger.warning("%s is %s: %s", member.route.server, member.state, reason)
-            self._elect_if_all_are_heard()
+            if self._told.get(member) != "left out":
+                self._tell(member)
+            if was_met:
+                self._elect_if_all_are_heard()
+
+    def _tell(self, member: Member) -> None:
+        self._told[member] = member.state
+        logger.warning("%s is %s: %s", member.route.server, member.state, member.reason)
 
     def _elect_if_all_are_heard(self) -> None:
         if any(one not in self._samples for one in self._strangers()) or self.pool.in_use:
@@ -224,6 +276,7 @@ class Meeting:
     def _take_in(self, member: Member) -> None:
         came_back = self._told.pop(member, None)
         member.health.begin_anew()
+        member.back = asyncio.get_running_loop().time()
         member.on_trial = came_back is not None
         self.pool.turn(member, "in use")
         if came_back is not None:
@@ -242,10 +295,15 @@ class Meeting:
             logger.warning("%s is left out, as it has %s. %s", member.route.server, why, AGREE)
 
 
+def _is_permanent(fault: Fault) -> bool:
+    """Whether a server that refuses the sentence will go on to do so."""
+    return not fault.absent and (fault.of_one_server or 400 <= (fault.status or 0) < 500)
+
+
 def _nobody(pool: Pool, failures: dict[Member, Fault | Exception]) -> Fault | Exception:
     """Why no server is in use: what the first one says, and in short what the others do."""
     first = next(iter(failures[one] for one in pool.members if one in failures))
     if not isinstance(first, Fault):
         return first
-    reasons = "; ".join(f"{one.route.server}: {one.reason}" for one in pool.members)
+    reasons = "; ".join(dict.fromkeys(one.reason for one in pool.members))
     return replace(first, what=f"no server is in use ({reasons})", server="")

@@ -79,6 +79,8 @@ def refuse(batch: Batch, refused: Refused, calls: Calls) -> Steps:
     lane, fault = batch.lane, _noted(batch, refused)
     if _goes_elsewhere(batch, refused.action, fault):
         move(batch)
+        if refused.action is Action.SPLIT and not fault.too_long and batch.member is not None:
+            lane.parts[batch.kind][0].doubted = batch.member, fault
         return
     if batch.whole is not None:
         batch.whole.parts = 0  # never all of them now: its size was not the only reason
@@ -116,13 +118,17 @@ def _goes_elsewhere(batch: Batch, action: Action, fault: Fault) -> bool:
         return False
     if action is Action.GIVE_UP and fault.of_one_server:
         return True
-    return fault.too_long and len(batch.items) == 1 and pool.larger(batch.member, batch.avoid)
+    if len(batch.items) > 1 or fault.too_long:
+        return fault.too_long and len(batch.items) == 1 and pool.larger(batch.member, batch.avoid)
+    # A text that is refused alone is shown to one other server before it is its caller's fault.
+    return action is Action.SPLIT and 400 <= (fault.status or 0) < 500 and not batch.avoid
 
 
 def move(batch: Batch) -> None:
     """Puts a batch back in front, for another server than the one where it was."""
     part = _part(batch, wanted(batch), batch.whole, bisecting=batch.history.bisecting)
-    part.avoid |= {batch.member} if batch.member is not None else set()
+    if batch.member is not None:
+        part.avoids(batch.member)
     part.trial = batch.trial
     batch.lane.parts[batch.kind].appendleft(part)
 
@@ -261,7 +267,7 @@ def _put_back(batch: Batch, divided: list[list[Item]], whole: Whole | None, *, b
 def _part(batch: Batch, items: list[Item], whole: Whole | None, *, bisecting: bool) -> Batch:
     history = replace(batch.history, bisecting=bisecting)
     part = Batch(batch.lane, batch.kind, history=history, since=batch.since, whole=whole)
-    part.avoid = batch.avoid
+    part.avoid, part.strict = batch.avoid, batch.strict
     for item in items:
         part.add(item)
     return part

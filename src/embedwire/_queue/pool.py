@@ -10,13 +10,16 @@ from embedwire._http.embed import Visitor
 from embedwire._http.records import Fault, Vectors
 from embedwire._servers.agreement import Agreed, Terms
 from embedwire._servers.facts import ModelFacts
-from embedwire._servers.health import Health, is_outlier
+from embedwire._servers.health import Health, is_outlier, is_slow
 from embedwire._servers.sizes import FormSizes
 from embedwire._servers.slots import Slots
 from embedwire._settings.options import Kind
 from embedwire._settings.servers import Hedge
 from embedwire._settings.settings import Form
 from embedwire.exceptions import BadReply
+
+CALM = 60.0  # seconds after which a server that came back is well
+PAUSE_LEAST, PAUSE_MOST = 0.1, 60.0  # seconds before one that failed sooner is asked again
 
 State: TypeAlias = Literal["not met", "in use", "left out", "set aside"]
 
@@ -51,9 +54,24 @@ class Member:
         on_trial: It is back, and gets one batch at a time until one went well.
         under_way: Batches that it has, by kind; those that pause, too.
         seen: What its connections were when it was compared.
+        asked: When it was asked last whether it may be in use again, in loop time.
+        back: When it was taken in.
+        pause: Seconds before it is asked again, at least; grows where it fails again soon.
     """
 
-    __slots__ = ("health", "on_trial", "reason", "route", "seen", "state", "under_way", "weight")
+    __slots__ = (
+        "asked",
+        "back",
+        "health",
+        "on_trial",
+        "pause",
+        "reason",
+        "route",
+        "seen",
+        "state",
+        "under_way",
+        "weight",
+    )
 
     def __init__(self, route: Route, weight: float, state: State) -> None:
         self.route = route
@@ -64,6 +82,13 @@ class Member:
         self.on_trial = False
         self.under_way: dict[Kind, int] = {"query": 0, "document": 0}
         self.seen = 0, 0
+        self.asked = self.pause = 0.0
+        self.back = float("-inf")
+
+    def relapsed(self, now: float) -> None:
+        """It is not in use any more: the pause doubles where it has not been well for long."""
+        self.pause = 0.0 if now - self.back > CALM else min(PAUSE_MOST, self.pause * 2 or PAUSE_LEAST)
+        self.asked = now
 
     @property
     def in_use(self) -> bool:
@@ -129,6 +154,15 @@ class Pool:
         """The members that texts go to."""
         return [member for member in self.members if member.in_use]
 
+    @property
+    def pauses(self) -> list[float]:
+        """The moments at which servers in use want work again."""
+        return [member.route.model.throttle.until for member in self.in_use]
+
+    def is_slow(self, member: Member) -> bool:
+        """Whether it takes much longer for a query than another one."""
+        return is_slow(member.health, (one.health for one in self.in_use))
+
     def wake(self) -> None:
         """There is work again, where there was none."""
         for member in self.members:
@@ -172,8 +206,9 @@ class Pool:
         # A server that asked for a pause gets nothing until it is over, unless all did.
         if any(one.awake(now) for one in self.in_use):
             ready = [one for one in ready if one.awake(now)]
-        rank = _by_time if kind == "query" else _by_room
-        return sorted(ready, key=lambda one: rank(one, now))
+        if kind == "document":
+            return sorted(ready, key=_by_room)
+        return sorted(ready, key=lambda one: _by_time(one, now, slow=self.is_slow(one)))
 
     def turn(self, member: Member, state: State, reason: str = "") -> None:
         """A member is, or is not, in use from now on."""
@@ -225,13 +260,13 @@ def _will_not_be_better(fault: Fault) -> bool:
     return fault.of_one_server and not fault.absent and fault.error is not BadReply
 
 
-def _by_room(member: Member, now: float) -> tuple[float, ...]:
+def _by_room(member: Member) -> tuple[float, ...]:
     route = member.route
     load = (route.slots.in_flight + 1) / (member.weight * max(1, route.sizes.wish().documents))
     return load * (route.model.seconds or 0.0), load  # of few texts the slower server gets the fewer
 
 
-def _by_time(member: Member, now: float) -> tuple[float, ...]:
+def _by_time(member: Member, now: float, *, slow: bool) -> tuple[float, ...]:
     in_flight = member.route.slots.in_flight
-    seconds = member.health.expected(now, asked=member.under_way["query"] > 0)
+    seconds = member.health.expected(now, asked=slow or member.under_way["query"] > 0)
     return (in_flight + 1) * seconds / member.weight, in_flight / member.weight

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import numpy as np
 
-from embedwire._http.records import NEW, Fault, History, Matrix
+from embedwire._http.records import NEW, STRICT, Fault, History, Matrix
 from embedwire._http.vectors import normalized
 from embedwire._queue.pool import Member, Route
 from embedwire._queue.usage import Ledger
@@ -229,6 +229,8 @@ class Batch:
         owed: Callers whose vectors have come and who were not told yet.
         member: The server that it goes to.
         avoid: Servers at which its texts failed.
+        strict: The moment until which they go to none of those, if there is another.
+        doubted: The server that refused its one text, and how; another one is asked whether it does, too.
         hedges: Requests sent for it beside those of its own slot.
         moved: It is taken from a server that it waits for, to go to another one.
     """
@@ -251,6 +253,8 @@ class Batch:
     owed: dict[Call, Any] = field(default_factory=dict)
     member: Member | None = None
     avoid: frozenset[Member] = frozenset()
+    strict: float = 0.0
+    doubted: tuple[Member, Fault] | None = None
     hedges: int = 0
     moved: bool = False
 
@@ -261,8 +265,14 @@ class Batch:
         return self.member.route
 
     def elsewhere(self) -> bool:
-        """Whether another server, at which its texts did not fail yet, would take it."""
-        return self.lane.pool.other(than={self.member, *self.avoid})
+        """Whether another server, at which its texts did not just fail, would take it."""
+        avoid = self.avoid if self.strict > asyncio.get_running_loop().time() else ()
+        return self.lane.pool.other(than={self.member, *avoid})
+
+    def avoids(self, member: Member) -> None:
+        """Its texts failed at a server: for a moment they go to no such one."""
+        self.avoid |= {member}
+        self.strict = asyncio.get_running_loop().time() + STRICT
 
     def add(self, item: Item) -> None:
         """Takes a wanted text in."""

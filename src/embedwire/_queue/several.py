@@ -15,7 +15,9 @@ from embedwire._queue.meeting import AGREE, Meeting, asked
 from embedwire._queue.pool import Member, Pool
 from embedwire._queue.records import Batch
 from embedwire._servers.agreement import difference
-from embedwire.exceptions import BadReply
+from embedwire._servers.health import FRESH
+from embedwire._servers.slots import Slot
+from embedwire.exceptions import AuthenticationFailed, BadReply
 
 
 class Several:
@@ -36,6 +38,7 @@ class Several:
         self.pool = pool
         self.meeting = Meeting(pool, back, fail)
         self._rechecks: dict[Member, asyncio.Task[Fault | None]] = {}
+        self._measuring: dict[Member, asyncio.Task[Any]] = {}
         self._hedges = None if pool.hedge is None else Hedges(pool.hedge)
 
     async def vectors(self, batch: Batch, job: Job) -> Vectors:
@@ -50,15 +53,22 @@ class Several:
         first = member.route.visitor.send(job, slot, batch.reserved)
         try:
             if self._hedges is not None and batch.kind == "query":
-                member, vectors = await hedged(batch, job, first, self._hedges)
+                member, vectors = await hedged(batch, job, first, self._hedges, self._failed)
             else:
                 vectors = await first
         except Refused as refused:
-            held_off = refused.history.throttled > batch.history.throttled
-            self.pool.failed(member, refused.fault, held_off=held_off)
-            self.meeting.tend()
+            self._failed(member, batch, refused)
             raise
+        except Exception as error:  # of the user's own key function, at this server perhaps
+            if not batch.elsewhere():
+                raise
+            moved = Refused(Action.ELSEWHERE, raised(error, member.route.server), batch.history)
+            self._failed(member, batch, moved)
+            raise moved from None
         self.pool.went_well(member, batch.kind, vectors.seconds, asyncio.get_running_loop().time())
+        if batch.doubted is not None:
+            self._blame(batch.doubted[0], batch, replace(batch.doubted[1], of_text=False))
+        self._measure(batch)
         if (checking := self._recheck(member)) is not None:
             slot.give_back()
             if (fault := await asyncio.shield(checking)) is not None:
@@ -68,15 +78,41 @@ class Several:
         batch.member = member
         return vectors
 
+    def _failed(self, member: Member, batch: Batch, refused: Refused) -> None:
+        """A server failed a batch; whether it is to blame for texts that it refuses, another one will show."""
+        if refused.action is not Action.SPLIT or refused.fault.harmful:
+            held_off = refused.history.throttled > batch.history.throttled
+            self._blame(member, batch, refused.fault, held_off=held_off)
+
+    def _blame(self, member: Member, batch: Batch, fault: Fault, *, held_off: bool = False) -> None:
+        self.pool.failed(member, fault, held_off=held_off)
+        if not member.in_use:
+            batch.lane.hand_over()
+        self.meeting.tend()
+
     def tasks(self) -> list[asyncio.Task[Any]]:
         """What is under way."""
-        return [*self.meeting.tasks(), *self._rechecks.values()]
+        return [*self.meeting.tasks(), *self._rechecks.values(), *self._measuring.values()]
 
     def close_now(self) -> None:
         """Ends what is under way, without waiting for it."""
         self.meeting.close_now()
-        for task in self._rechecks.values():
+        for task in (*self._rechecks.values(), *self._measuring.values()):
             task.cancel()
+
+    def _measure(self, batch: Batch) -> None:
+        """A server that was slow is asked how long it takes by now, so that no caller has to wait for that."""
+        now = asyncio.get_running_loop().time()
+        for member in self.pool.in_use if batch.kind == "query" else ():
+            old = member.health.is_old(now) and now - member.asked >= FRESH
+            if old and member not in self._measuring and self.pool.is_slow(member):
+                member.asked = now
+                task = self._measuring[member] = asyncio.ensure_future(asked(member, self.pool))
+                task.add_done_callback(seen)
+                task.add_done_callback(partial(self._measured, member))
+
+    def _measured(self, member: Member, _: object) -> None:
+        del self._measuring[member]
 
     def _recheck(self, member: Member) -> asyncio.Task[Fault | None] | None:
         """Compares a server again whose connections were lost, or that names other software; None where all is well."""
@@ -110,6 +146,14 @@ class Several:
         return Fault(error=BadReply, what=what, cure=AGREE, exchanged=True, server=member.route.server)
 
 
+def raised(error: Exception, server: str) -> Fault:
+    """The fault of a server at which a function of the user's raised something, of which nothing may be repeated."""
+    what = f"{type(error).__name__} was raised by a function that was passed for it"
+    return Fault(
+        error=AuthenticationFailed, what=what, cure="See that function.", of_server=True, server=server
+    )
+
+
 class Everyone:
     """Those of all pools of several servers. Its state is which there are."""
 
@@ -131,6 +175,21 @@ class Everyone:
         """There is work for a pool."""
         if pool.several:
             self.of(pool).meeting.begin()
+
+    def rest(self, pool: Pool) -> None:
+        """There is no work for a pool."""
+        if pool in self._all:
+            self._all[pool].meeting.rest()
+
+    async def vectors(self, batch: Batch, job: Job, slot: Slot) -> Vectors:
+        """The vectors of a batch in its slot.
+
+        Raises:
+            Refused: There are none.
+        """
+        if batch.lane.pool.several:
+            return await self.of(batch.lane.pool).vectors(batch, job)
+        return await batch.route.visitor.send(job, slot, batch.reserved)
 
     def tasks(self, pools: Iterable[Pool]) -> list[asyncio.Task[Any]]:
         """What is under way for some pools."""

@@ -33,6 +33,15 @@ class Health:
         """A batch ended."""
         self._ends.append(well)
 
+    @property
+    def seconds(self) -> float | None:
+        """That a query takes, as far as is known."""
+        return self._seconds
+
+    def is_old(self, now: float) -> bool:
+        """Whether that was some time ago."""
+        return self._seconds is not None and now - self._seen >= FRESH
+
     def begin_anew(self) -> None:
         """It was away: what was before says nothing."""
         self._ends.clear()
@@ -49,7 +58,7 @@ class Health:
 
         Args:
             now: The time.
-            asked: Whether a query is under way there, so that one need not be sent to find out.
+            asked: Whether one is under way there, so that no query need be sent to find out.
         """
         if self._seconds is not None and now - self._seen < FRESH:
             return self._seconds
@@ -62,3 +71,10 @@ def is_outlier(health: Health, others: Iterable[Health]) -> bool:
     """Whether a server fails most of the time, and another one does not."""
     failed = health.failed
     return failed >= MOST_FAILED and any(TIMES * other.failed <= failed for other in others)
+
+
+def is_slow(health: Health, others: Iterable[Health]) -> bool:
+    """Whether a server takes much longer for a query than another one, as far as is known."""
+    seconds = health.seconds
+    known = [other.seconds for other in others if other.seconds is not None]
+    return seconds is not None and any(TIMES * other < seconds for other in known)

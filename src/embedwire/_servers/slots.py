@@ -126,14 +126,16 @@ class Slot:
     Attributes:
         held: Whether it is held now.
         sent: Requests sent in it so far; counted by `_http`.
+        lost: That nobody waits for the request any more says nothing of the server: another one was quicker.
     """
 
-    __slots__ = ("_age", "_kind", "_slots", "held", "sent")
+    __slots__ = ("_age", "_kind", "_slots", "held", "lost", "sent")
 
     def __init__(self, slots: Slots, kind: Kind) -> None:
         self._slots = slots
         self._kind: Kind = kind
         self.held = True
+        self.lost = False
         self.sent = 0
         self._age = slots.window.age
 
@@ -185,7 +187,7 @@ class Slot:
             usual: Seconds that such requests take; None where that is not known.
         """
         late = elapsed >= (LONG if usual is None else usual)
-        if late:
+        if late and not self.lost:
             self.overloaded()
         seconds = min(LINGER_MOST, elapsed if usual is None or late else usual - elapsed)
         if self.held and seconds > 0:
