@@ -8,7 +8,7 @@ from typing import Literal, TypeAlias
 
 from embedwire._http.embed import Visitor
 from embedwire._http.records import Fault, Vectors
-from embedwire._servers.agreement import Agreed, Terms
+from embedwire._servers.agreement import Agreed, Terms, bare
 from embedwire._servers.facts import ModelFacts
 from embedwire._servers.health import Health, is_outlier
 from embedwire._servers.sizes import FormSizes
@@ -51,9 +51,10 @@ class Member:
         on_trial: It is back, and gets one batch at a time until one went well.
         under_way: Batches that it has, by kind; those that pause, too.
         seen: What its connections were when it was compared.
+        doubts: How often it was found that it may have another model than before.
     """
 
-    __slots__ = ("health", "on_trial", "reason", "route", "seen", "state", "under_way", "weight")
+    __slots__ = ("doubts", "health", "on_trial", "reason", "route", "seen", "state", "under_way", "weight")
 
     def __init__(self, route: Route, weight: float, state: State) -> None:
         self.route = route
@@ -64,6 +65,7 @@ class Member:
         self.on_trial = False
         self.under_way: dict[Kind, int] = {"query": 0, "document": 0}
         self.seen = 0, 0
+        self.doubts = 0
 
     @property
     def in_use(self) -> bool:
@@ -178,13 +180,19 @@ class Pool:
     def turn(self, member: Member, state: State, reason: str = "") -> None:
         """A member is, or is not, in use from now on."""
         member.state, member.reason = state, reason
+        member.doubts += state in ("not met", "left out")
         self.agreed.states[member.route.visitor.target] = state, reason
 
     def identity(self, vectors: Vectors) -> tuple[str | None, str | None]:
-        """Of which model vectors are: what their replies say, or of several servers what all were compared with."""
+        """Of which model vectors are: what their replies say, and of several servers what all were compared with."""
         if self.several:
-            return f"number {self.agreed.number}", None
+            name = bare(vectors.model) if self.terms.least is None else None
+            return name, f"number {self.agreed.number}"
         return vectors.model, vectors.asked
+
+    def epochs(self) -> dict[Member, tuple[int, int]]:
+        """Of each server what changes where it may have another model; what it was sent before does not count then."""
+        return {member: (member.doubts, self.agreed.number) for member in self.members}
 
     def went_well(self, member: Member, kind: Kind, seconds: float, now: float) -> None:
         """A server answered a batch."""

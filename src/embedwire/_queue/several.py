@@ -14,7 +14,7 @@ from embedwire._queue.hedging import Hedges, hedged
 from embedwire._queue.meeting import AGREE, Meeting, asked
 from embedwire._queue.pool import Member, Pool
 from embedwire._queue.records import Batch
-from embedwire._servers.agreement import difference
+from embedwire._servers.agreement import difference, other_name
 from embedwire.exceptions import BadReply
 
 
@@ -47,6 +47,7 @@ class Several:
         member, slot = batch.member, batch.slot
         assert member is not None and slot is not None  # noqa: S101, PT018 - it was started
         self._recheck(member)
+        before = self.pool.epochs()
         first = member.route.visitor.send(job, slot, batch.reserved)
         try:
             if self._hedges is not None and batch.kind == "query":
@@ -62,11 +63,39 @@ class Several:
         if (checking := self._recheck(member)) is not None:
             slot.give_back()
             if (fault := await asyncio.shield(checking)) is not None:
-                history = replace(batch.history, sent=vectors.sent, failures=batch.history.failures + 1)
-                spent = history.failures >= self.pool.form.retry.attempts
-                raise Refused(Action.GIVE_UP if spent else Action.ELSEWHERE, fault, history)
+                raise self._unused(batch, vectors, fault)
+        if (fault := self._of_another(member, vectors, before)) is not None:
+            raise self._unused(batch, vectors, fault)
         batch.member = member
         return vectors
+
+    def _of_another(
+        self, member: Member, vectors: Vectors, before: dict[Member, tuple[int, int]]
+    ) -> Fault | None:
+        """Why vectors may not be used: the server has another model by now, or they are of another one themselves.
+
+        Args:
+            member: The server.
+            vectors: They.
+            before: Of each server what it was when they were asked for.
+        """
+        pool, route = self.pool, member.route
+        if self.pool.epochs()[member] != before[member]:
+            what = "the server was found to have another model, and these vectors were asked for before that"
+            return _exchanged(route.server, what)
+        name = route.visitor.screened(vectors.model)
+        if not other_name(name, pool.agreed.reference, pool.terms):
+            return None
+        fault = _exchanged(route.server, f"vectors of another model: {name!r}")
+        pool.failed(member, fault, held_off=False)
+        self.meeting.tend()
+        return fault
+
+    def _unused(self, batch: Batch, vectors: Vectors, fault: Fault) -> Refused:
+        """Vectors came that are not used: their texts go elsewhere while there are attempts left."""
+        history = replace(batch.history, sent=vectors.sent, failures=batch.history.failures + 1)
+        spent = history.failures >= self.pool.form.retry.attempts
+        return Refused(Action.GIVE_UP if spent else Action.ELSEWHERE, fault, history)
 
     def tasks(self) -> list[asyncio.Task[Any]]:
         """What is under way."""
@@ -106,8 +135,13 @@ class Several:
         if member.in_use:
             self.pool.turn(member, "not met", why)
             self.meeting.compare(member, heard, now)
-        what = f"the server has another model than before: {why}"
-        return Fault(error=BadReply, what=what, cure=AGREE, exchanged=True, server=member.route.server)
+        else:
+            member.doubts += 1
+        return _exchanged(member.route.server, f"the server has another model than before: {why}")
+
+
+def _exchanged(server: str, what: str) -> Fault:
+    return Fault(error=BadReply, what=what, cure=AGREE, exchanged=True, server=server)
 
 
 class Everyone:

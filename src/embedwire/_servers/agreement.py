@@ -63,7 +63,7 @@ def difference(one: Sample, other: Sample, terms: Terms) -> str:
     """What speaks against two servers having the same model; "" where nothing does."""
     if one.vector.shape != other.vector.shape:
         return f"vectors of {len(one.vector)} numbers, and {other.server} has {len(other.vector)}"
-    if terms.least is None and not same_model(_bare(one.model), _bare(other.model)):
+    if terms.least is None and not same_model(bare(one.model), bare(other.model)):
         return f"the model {one.model!r}, and {other.server} has {other.model!r}"
     mine, its = (sample.vector.astype(np.float64) for sample in (one, other))
     lengths = float(np.linalg.norm(mine)), float(np.linalg.norm(its))
@@ -75,6 +75,13 @@ def difference(one: Sample, other: Sample, terms: Terms) -> str:
     if not terms.normalized and abs(lengths[0] - lengths[1]) > LENGTH * lengths[1]:
         return f"vectors of length {lengths[0]:.3g}, and {other.server} has {lengths[1]:.3g}"
     return ""
+
+
+def other_name(name: str | None, reference: Sample | None, terms: Terms) -> bool:
+    """Whether a reply names another model than the one that all servers have."""
+    if reference is None or terms.least is not None:
+        return False
+    return not same_model(bare(name), bare(reference.model))
 
 
 def elected(samples: Sequence[Sample], terms: Terms) -> Sequence[Sample]:
@@ -91,6 +98,6 @@ def elected(samples: Sequence[Sample], terms: Terms) -> Sequence[Sample]:
     return first
 
 
-def _bare(name: str | None) -> str | None:
+def bare(name: str | None) -> str | None:
     """A model's name without the folders and the ending of its file."""
     return name and re.sub(r"\.gguf$", "", re.split(r"[/\\]", name)[-1], flags=re.IGNORECASE)
