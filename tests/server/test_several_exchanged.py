@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 
+from embedwire import ByKind, Timeouts
 from embedwire._servers.agreement import SENTENCE
 from embedwire.testing import Answer, EmbeddingServer, Gate
-from tests.helpers import numbered, right, simulated
+from tests.helpers import now, numbered, right, simulated
 from tests.server.fleet import OTHER, client_of, fleet, info_of, states
 
 
@@ -73,3 +74,71 @@ class TestInFlight:
             gate.open()
             assert right(await call, texts)
             assert states(client) == ["left out", "in use"]
+
+
+class TestReference:
+    """All forms of a client have one model, and a server that is away for a moment does not lose its place."""
+
+    @simulated
+    async def test_documents_and_queries_are_of_one_model(self) -> None:
+        """Queries with other fields than documents go to servers of the documents' model, also where it was away."""
+        fields = ByKind(query={"input_type": "query"}, document={"input_type": "document"})
+        async with fleet(2) as (one, two), client_of([one, two], extra_body=fields) as client:
+            await two.astop()
+            two.script = lambda request: OTHER if request.embeds else None
+            assert right(await client.embed(["a"]), ["a"])
+            await one.astop()
+            await two.astart()
+            call = asyncio.ensure_future(client.embed_query("a"))
+            await asyncio.sleep(20)
+            await one.astart()
+            assert right([await call], ["a"])
+            assert right(await client.embed(["b"]), ["b"])
+            assert states(client) == ["in use", "left out"]
+
+    @simulated
+    async def test_both_follow_where_the_model_is_another(self) -> None:
+        """Where queries found that only another model is left, documents follow, and do not go back and forth."""
+        fields = ByKind(query={"input_type": "query"}, document={"input_type": "document"})
+        async with fleet(2) as (one, two), client_of([one, two], extra_body=fields) as client:
+            await two.astop()
+            two.script = lambda request: OTHER if request.embeds else None
+            assert right(await client.embed(["a"]), ["a"])
+            await one.astop()
+            await two.astart()
+            assert not right([await client.embed_query("a")], ["a"])
+            await one.astart()
+            await asyncio.sleep(5)
+            for text in numbered(3):
+                assert not right([await client.embed_query(text)], [text])
+                assert not right(await client.embed([text]), [text])
+
+    @simulated
+    async def test_one_that_is_away_is_waited_for(self) -> None:
+        """A server with another model does not take over while the good one is away for less than `restart`."""
+        async with fleet(2) as (one, two), client_of([one, two]) as client:
+            await client.embed(numbered(100))
+            await two.astop()
+            for text in numbered(12, "y"):
+                await client.embed_query(text)
+            assert states(client) == ["in use", "set aside"]
+            await restart(one, lambda texts: OTHER)
+            call = asyncio.ensure_future(client.embed(["a"]))
+            await asyncio.sleep(30)
+            await two.astart()
+            assert right(await call, ["a"])
+            assert states(client) == ["left out", "in use"]
+
+    @simulated
+    async def test_not_for_ever(self) -> None:
+        """After `restart` seconds the model that is left is used."""
+        async with fleet(2) as (one, two), client_of([one, two], timeout=Timeouts(restart=10)) as client:
+            await client.embed(numbered(100))
+            await two.astop()
+            for text in numbered(12, "y"):
+                await client.embed_query(text)
+            began = now()
+            await restart(one, lambda texts: OTHER)
+            assert not right(await client.embed(["a"]), ["a"])
+            assert 9 <= now() - began <= 11
+            await two.astart()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
@@ -44,6 +45,7 @@ class Member:
 
     Attributes:
         route: The way there.
+        compared: The way of the sentence that shows its model: that of the client's documents.
         weight: How much it takes.
         state: "not met" until it was compared with the others; "left out" where it has another model.
         reason: Why it is not in use.
@@ -51,13 +53,29 @@ class Member:
         on_trial: It is back, and gets one batch at a time until one went well.
         under_way: Batches that it has, by kind; those that pause, too.
         seen: What its connections were when it was compared.
+        number: Of the model that it was found to have, among those that all had.
+        away: Since when it is not in use, in loop time, where its model was asked for.
         doubts: How often it was found that it may have another model than before.
     """
 
-    __slots__ = ("doubts", "health", "on_trial", "reason", "route", "seen", "state", "under_way", "weight")
+    __slots__ = (
+        "away",
+        "compared",
+        "doubts",
+        "health",
+        "number",
+        "on_trial",
+        "reason",
+        "route",
+        "seen",
+        "state",
+        "under_way",
+        "weight",
+    )
 
-    def __init__(self, route: Route, weight: float, state: State) -> None:
+    def __init__(self, route: Route, compared: Route, weight: float, state: State) -> None:
         self.route = route
+        self.compared = compared
         self.weight = weight
         self.state: State = state
         self.reason = ""
@@ -65,7 +83,8 @@ class Member:
         self.on_trial = False
         self.under_way: dict[Kind, int] = {"query": 0, "document": 0}
         self.seen = 0, 0
-        self.doubts = 0
+        self.doubts = self.number = 0
+        self.away: float | None = None
 
     @property
     def in_use(self) -> bool:
@@ -93,7 +112,7 @@ class Pool:
     Its state is its members'. Written by `_queue`.
 
     Args:
-        routes: The way to each.
+        routes: The way to each, and that of the sentence that shows its model.
         weights: How much each takes.
         agreed: What is known of their model in this process; written here.
         terms: What counts as the same model.
@@ -102,7 +121,7 @@ class Pool:
 
     def __init__(
         self,
-        routes: Sequence[Route],
+        routes: Sequence[tuple[Route, Route]],
         weights: Sequence[float],
         agreed: Agreed,
         terms: Terms,
@@ -110,8 +129,10 @@ class Pool:
     ) -> None:
         self.several = len(routes) > 1
         state: State = "not met" if self.several else "in use"
-        self.members = tuple(Member(*pair, state) for pair in zip(routes, weights, strict=True))
-        self.form = routes[0].form
+        self.members = tuple(
+            Member(*ways, weight, state) for ways, weight in zip(routes, weights, strict=True)
+        )
+        self.form = routes[0][0].form
         self.agreed = agreed
         self.terms = terms
         self.hedge = hedge if self.several else None
@@ -181,7 +202,11 @@ class Pool:
         """A member is, or is not, in use from now on."""
         member.state, member.reason = state, reason
         member.doubts += state in ("not met", "left out")
-        self.agreed.states[member.route.visitor.target] = state, reason
+        if member.in_use:
+            member.away, member.number = None, self.agreed.number
+        elif member.away is None:
+            member.away = asyncio.get_running_loop().time()
+        self.agreed.states[member.route.visitor.target, self.form.variant] = state, reason
 
     def identity(self, vectors: Vectors) -> tuple[str | None, str | None]:
         """Of which model vectors are: what their replies say, and of several servers what all were compared with."""

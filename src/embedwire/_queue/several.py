@@ -110,7 +110,8 @@ class Several:
     def _recheck(self, member: Member) -> asyncio.Task[Fault | None] | None:
         """Compares a server again whose connections were lost, or that names other software; None where all is well."""
         task = self._rechecks.get(member)
-        if task is None and member.seen != member.route.visitor.seen():
+        anew = member.seen != member.route.visitor.seen() or member.number != self.pool.agreed.number
+        if task is None and anew:
             task = self._rechecks[member] = asyncio.ensure_future(self._compared_again(member))
             task.add_done_callback(seen)
         return task
@@ -129,7 +130,7 @@ class Several:
             return heard
         reference = self.pool.agreed.reference
         why = "" if reference is None else difference(heard, reference, self.pool.terms)
-        member.seen = now
+        member.seen, member.number = now, self.pool.agreed.number
         if not why:
             return None
         if member.in_use:

@@ -51,7 +51,7 @@ class Agreed:
     Attributes:
         reference: What every server is compared with; None until some agreed.
         number: How many models there were.
-        states: Of each server, by its visitor: whether it is in use, and why not.
+        states: Of each server, by its visitor and the form's variant: whether it is in use, and why not.
     """
 
     reference: Sample | None = None
