@@ -75,6 +75,28 @@ class TestInFlight:
             assert right(await call, texts)
             assert states(client) == ["left out", "in use"]
 
+    @simulated
+    async def test_connections_that_end_as_announced(self) -> None:
+        """A restart is noticed, too, where every connection is closed after its reply, as that says."""
+        async with fleet(2, close_after=1) as servers, client_of(servers) as client:
+            for text in numbered(6, "warm"):
+                await client.embed_query(text)
+            await restart(servers[0], lambda texts: OTHER)
+            await asyncio.sleep(1)
+            texts = numbered(6, "q")
+            calls = [client.embed_query(text) for text in texts]
+            assert right(await asyncio.gather(*calls), texts)
+            assert states(client) == ["left out", "in use"]
+
+    @simulated
+    async def test_few_comparisons_where_all_connections_end(self) -> None:
+        """Where every connection is closed after its reply, a server is not compared at each request."""
+        async with fleet(2, close_after=1, latency=0.01) as servers, client_of(servers) as client:
+            for text in numbered(200):
+                await client.embed_query(text)
+            compared = sum(SENTENCE in batch for server in servers for batch in server.batches)
+            assert 4 < compared <= 14
+
 
 class TestReference:
     """All forms of a client have one model, and a server that is away for a moment does not lose its place."""

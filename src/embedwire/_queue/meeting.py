@@ -45,7 +45,9 @@ async def asked(member: Member, pool: Pool) -> tuple[Sample | Fault | Exception,
     finally:
         route.visitor.release(route.form, reserved, sent=slot.sent)
         slot.give_back()
-    member.health.answered(vectors.seconds, asyncio.get_running_loop().time())
+    now = asyncio.get_running_loop().time()
+    member.health.answered(vectors.seconds, now)
+    member.restarts = route.visitor.restarts, now
     name = route.visitor.screened(vectors.model or vectors.asked)
     return Sample(route.server, name, vectors.matrix[0].copy()), slot.sent
 

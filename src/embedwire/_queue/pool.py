@@ -53,6 +53,7 @@ class Member:
         on_trial: It is back, and gets one batch at a time until one went well.
         under_way: Batches that it has, by kind; those that pause, too.
         seen: What its connections were when it was compared.
+        restarts: How often the server may have been restarted unseen when it was compared, and when that was.
         number: Of the model that it was found to have, among those that all had.
         away: Since when it is not in use, in loop time, where its model was asked for.
         doubts: How often it was found that it may have another model than before.
@@ -66,6 +67,7 @@ class Member:
         "number",
         "on_trial",
         "reason",
+        "restarts",
         "route",
         "seen",
         "state",
@@ -83,6 +85,7 @@ class Member:
         self.on_trial = False
         self.under_way: dict[Kind, int] = {"query": 0, "document": 0}
         self.seen = 0, 0
+        self.restarts = 0, 0.0
         self.doubts = self.number = 0
         self.away: float | None = None
 

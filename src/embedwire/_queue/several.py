@@ -17,6 +17,8 @@ from embedwire._queue.records import Batch
 from embedwire._servers.agreement import difference, other_name
 from embedwire.exceptions import BadReply
 
+HOLDS = 0.5  # seconds in which no server is stopped and started again with another model
+
 
 class Several:
     """Sends the batches of one pool. Its state is the servers that are compared again, as they may be others by now.
@@ -108,10 +110,9 @@ class Several:
             task.cancel()
 
     def _recheck(self, member: Member) -> asyncio.Task[Fault | None] | None:
-        """Compares a server again whose connections were lost, or that names other software; None where all is well."""
+        """Compares a server again that may be another one by now; None where all is well."""
         task = self._rechecks.get(member)
-        anew = member.seen != member.route.visitor.seen() or member.number != self.pool.agreed.number
-        if task is None and anew:
+        if task is None and _may_be_another(member, self.pool):
             task = self._rechecks[member] = asyncio.ensure_future(self._compared_again(member))
             task.add_done_callback(seen)
         return task
@@ -139,6 +140,17 @@ class Several:
         else:
             member.doubts += 1
         return _exchanged(member.route.server, f"the server has another model than before: {why}")
+
+
+def _may_be_another(member: Member, pool: Pool) -> bool:
+    """Whether a server's connections were lost, it names other software, or the others have another model by now.
+
+    Where its connections end as announced, after each reply even, it is compared again now and then.
+    """
+    visitor, (restarts, compared) = member.route.visitor, member.restarts
+    if member.seen != visitor.seen() or member.number != pool.agreed.number:
+        return True
+    return visitor.restarts != restarts and asyncio.get_running_loop().time() > compared + HOLDS
 
 
 def _exchanged(server: str, what: str) -> Fault:
