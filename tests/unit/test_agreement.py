@@ -51,6 +51,17 @@ class TestDifference:
         assert reason in why
         assert "http://b" in why
 
+    @pytest.mark.parametrize(
+        "now",
+        [sample(vector=ONE[:3]), sample(model="n"), sample(vector=ONE[::-1])],
+        ids=["width", "name", "vector"],
+    )
+    def test_of_its_former_self(self, now: Sample) -> None:
+        """A server that differs from what it was itself is not told from a server of the same name."""
+        why = difference(now, sample(), Terms())
+        assert "http://a" not in why
+        assert "before" in why or "it had" in why
+
     def test_a_little_is_nothing(self) -> None:
         """Servers with slots differ a little in each number."""
         assert difference(sample(vector=[1.0, 2.01, 3.0, 3.99]), sample(), Terms()) == ""

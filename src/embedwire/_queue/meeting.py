@@ -43,6 +43,7 @@ async def asked(member: Member, pool: Pool) -> tuple[Sample | Fault | Exception,
     except Exception as error:  # of the user's own key function
         return error, slot.sent
     finally:
+        pool.unpaid += slot.sent
         route.visitor.release(route.form, reserved, sent=slot.sent)
         slot.give_back()
     now = asyncio.get_running_loop().time()

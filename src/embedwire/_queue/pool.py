@@ -112,7 +112,7 @@ class Member:
 class Pool:
     """The servers of one client, or of several with equal ones, for one form. One server is a pool too.
 
-    Its state is its members'. Written by `_queue`.
+    Its state is its members', and how many requests with the sentence no caller has paid for yet. Written by `_queue`.
 
     Args:
         routes: The way to each, and that of the sentence that shows its model.
@@ -136,6 +136,7 @@ class Pool:
             Member(*ways, weight, state) for ways, weight in zip(routes, weights, strict=True)
         )
         self.form = routes[0][0].form
+        self.unpaid = 0
         self.agreed = agreed
         self.terms = terms
         self.hedge = hedge if self.several else None

@@ -68,8 +68,16 @@ class Several:
                 raise self._unused(batch, vectors, fault)
         if (fault := self._of_another(member, vectors, before)) is not None:
             raise self._unused(batch, vectors, fault)
+        self._pay(batch)
         batch.member = member
         return vectors
+
+    def _pay(self, batch: Batch) -> None:
+        """The next callers pay for the comparisons that were made meanwhile."""
+        if self.pool.unpaid and (callers := batch.callers()):
+            for call in callers:
+                call.ledger.compared(self.pool.unpaid / len(callers))
+            self.pool.unpaid = 0
 
     def _of_another(
         self, member: Member, vectors: Vectors, before: dict[Member, tuple[int, int]]
@@ -145,7 +153,8 @@ class Several:
 def _may_be_another(member: Member, pool: Pool) -> bool:
     """Whether a server's connections were lost, it names other software, or the others have another model by now.
 
-    Where its connections end as announced, after each reply even, it is compared again now and then.
+    Also after a pause in which this client let them go: nothing else would show a restart. Where they end as announced,
+    after each reply even, it is compared again now and then.
     """
     visitor, (restarts, compared) = member.route.visitor, member.restarts
     if member.seen != visitor.seen() or member.number != pool.agreed.number:

@@ -60,20 +60,22 @@ class Agreed:
 
 
 def difference(one: Sample, other: Sample, terms: Terms) -> str:
-    """What speaks against two servers having the same model; "" where nothing does."""
+    """What speaks against two servers, or one and its former self, having the same model; "" where nothing does."""
+    anew = one.server == other.server
+    it_has, than_it = ("it had", "before") if anew else (f"{other.server} has", other.server)
     if one.vector.shape != other.vector.shape:
-        return f"vectors of {len(one.vector)} numbers, and {other.server} has {len(other.vector)}"
+        return f"vectors of {len(one.vector)} numbers, and {it_has} {len(other.vector)}"
     if terms.least is None and not same_model(bare(one.model), bare(other.model)):
-        return f"the model {one.model!r}, and {other.server} has {other.model!r}"
+        return f"the model {one.model!r}, and {it_has} {other.model!r}"
     mine, its = (sample.vector.astype(np.float64) for sample in (one, other))
     lengths = float(np.linalg.norm(mine)), float(np.linalg.norm(its))
     if not all(lengths):
-        return "" if lengths[0] == lengths[1] else f"another vector than {other.server} for the same text"
+        return "" if lengths[0] == lengths[1] else f"another vector than {than_it} for the same text"
     cosine = float(mine @ its) / (lengths[0] * lengths[1])
     if cosine < (STRICT if terms.least is None else terms.least) - 1e-9:
-        return f"another vector than {other.server} for the same text (cosine {cosine:.4f})"
+        return f"another vector than {than_it} for the same text (cosine {cosine:.4f})"
     if not terms.normalized and abs(lengths[0] - lengths[1]) > LENGTH * lengths[1]:
-        return f"vectors of length {lengths[0]:.3g}, and {other.server} has {lengths[1]:.3g}"
+        return f"vectors of length {lengths[0]:.3g}, and {it_has} {lengths[1]:.3g}"
     return ""
 
 
