@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeAlias
 
 from pydantic import (
@@ -14,6 +14,7 @@ from pydantic import (
     SecretStr,
     SkipValidation,
     ValidationError,
+    ValidationInfo,
     field_serializer,
     field_validator,
     model_validator,
@@ -39,7 +40,15 @@ from embedwire._settings.options import (
     TooLong,
 )
 from embedwire._settings.servers import Servers, dumped_servers, from_environment, loaded_servers
-from embedwire._settings.settings import MAX_QUEUED
+from embedwire._settings.settings import (
+    MAX_QUEUED,
+    batch_of,
+    by_kind,
+    check_prompts,
+    rate_of,
+    retry_of,
+    timeouts_of,
+)
 from embedwire.exceptions import InputError
 
 if TYPE_CHECKING:
@@ -50,6 +59,13 @@ else:  # pydantic would look into what a Server is made of
 # What decides a vector of a model that has a name; all other options only decide how it comes.
 DECISIVE = ("dimensions", "normalize", "prompts", "extra_body", "too_long")
 _MODEL = ("model", "model_name")
+_RECORDS: dict[str, Callable[[Any], Any]] = {
+    "batch_size": batch_of,
+    "timeout": timeouts_of,
+    "max_retries": retry_of,
+    "rate_limit": rate_of,
+    "prompts": check_prompts,
+}
 
 
 class Options(BaseModel):
@@ -195,6 +211,18 @@ class Options(BaseModel):
     @classmethod
     def _here(cls, url: object) -> object:
         return from_environment() if url is None else loaded_servers(url)
+
+    @field_validator(*_RECORDS, mode="before")
+    @classmethod
+    def _loaded(cls, value: Any, info: ValidationInfo) -> Any:
+        """What a dump made of a record is one again, so that what was dumped and loaded is equal."""
+        return _RECORDS[str(info.field_name)](value) if isinstance(value, Mapping) else value
+
+    @field_validator("extra_body", mode="before")
+    @classmethod
+    def _loaded_fields(cls, value: Any) -> Any:
+        dumped = isinstance(value, Mapping) and {*value} == {"query", "document"}
+        return by_kind(value) if dumped else value
 
     @field_validator("api_key", mode="before")
     @classmethod

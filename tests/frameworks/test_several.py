@@ -9,7 +9,7 @@ import pytest
 from langchain_core.load import dumps
 from pydantic import ValidationError
 
-from embedwire import Server
+from embedwire import BatchLimits, ByKind, Prompts, RateLimit, RetryPolicy, Server, Timeouts
 from embedwire.langchain import EmbedwireEmbeddings
 from embedwire.llama_index import EmbedwireEmbedding
 from embedwire.testing import EmbeddingServer
@@ -72,3 +72,18 @@ class TestBoth:
         assert pickled(EmbedwireEmbeddings(servers)).base_url == servers
         assert pickled(EmbedwireEmbedding(servers)).base_url == servers
         assert EmbedwireEmbeddings(servers).model_copy(update={"deadline": 3}).base_url == servers
+
+    def test_what_was_dumped_is_equal(self) -> None:
+        """An adapter made of its own dump is equal to it, records among its options included."""
+        chain = EmbedwireEmbeddings(
+            [Server(ONE, weight=2), TWO],
+            timeout=Timeouts(total=5),
+            batch_size=BatchLimits(texts=3),
+            max_retries=RetryPolicy(attempts=2),
+            rate_limit=RateLimit(per_second=3),
+            prompts=Prompts(query="q: "),
+            extra_body=ByKind(query={"a": 1}),
+        )
+        assert EmbedwireEmbeddings(**chain.model_dump()) == chain
+        assert EmbedwireEmbeddings.model_validate_json(chain.model_dump_json()) == chain
+        assert EmbedwireEmbeddings(**EmbedwireEmbeddings(ONE).model_dump()) == EmbedwireEmbeddings(ONE)

@@ -133,6 +133,14 @@ class TestLeftOut:
             await asyncio.sleep(10)
             assert states(client) == ["in use", "left out"]
 
+    async def test_comparisons_are_counted(self) -> None:
+        """Each request that compares servers is one of the client's, and no repeat."""
+        async with fleet(2) as servers, client_of(servers) as client:
+            await client.embed_query("a")
+            await client.embed_query("b")
+            sent = sum(len(server.batches) for server in servers)
+            assert (client.usage().requests, client.usage().repeats) == (sent, 0) == (4, 0)
+
 
 class TestComesBack:
     """A server that was away is compared again before its vectors count."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import numpy as np
 import pytest
 
 from embedwire._servers.agreement import Sample, Terms, difference, elected
@@ -12,7 +11,7 @@ ONE = [1.0, 2.0, 3.0, 4.0]
 
 def sample(server: str = "http://a", model: str | None = "m", vector: list[float] | None = None) -> Sample:
     """What a server made of the sentence."""
-    return Sample(server, model, np.array(ONE if vector is None else vector, dtype=np.float32))
+    return Sample(server, model, list(ONE if vector is None else vector))
 
 
 class TestDifference:
@@ -50,6 +49,17 @@ class TestDifference:
         why = difference(sample(), other, Terms())
         assert reason in why
         assert "http://b" in why
+
+    @pytest.mark.parametrize(
+        "now",
+        [sample(vector=ONE[:3]), sample(model="n"), sample(vector=ONE[::-1])],
+        ids=["width", "name", "vector"],
+    )
+    def test_of_its_former_self(self, now: Sample) -> None:
+        """A server that differs from what it was itself is not told from a server of the same name."""
+        why = difference(now, sample(), Terms())
+        assert "http://a" not in why
+        assert "before" in why or "it had" in why
 
     def test_a_little_is_nothing(self) -> None:
         """Servers with slots differ a little in each number."""

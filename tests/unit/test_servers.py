@@ -111,6 +111,21 @@ class TestLists:
         with pytest.raises(InputError, match="leave one out"):
             EmbeddingClient([f"http://me:{KEY}@three"], api_key="all")
 
+    @pytest.mark.parametrize("name", ["Authorization", "authorization"])
+    def test_a_key_goes_to_no_server_with_one_of_its_own(self, name: str) -> None:
+        """A server's own key, in whatever form, is the only one that it gets; the client's other headers hold."""
+        own = Server(TWO, api_key="own")
+        headed = Server("http://headed", headers={name: "Bearer its"})
+        servers = [ONE, own, headed, f"http://me:{KEY}@three"]
+        client = kept(base_url=servers, headers={name: "Bearer all", "x": "1"})
+        one, two, headed_one, three = client.fleet.targets
+        assert one.headers == (("Authorization", Secret("Bearer all")), ("X", Secret("1")))
+        assert (two.api_key, two.headers) == (Secret("own"), (("X", Secret("1")),))
+        assert headed_one.headers == (("Authorization", Secret("Bearer its")),)
+        assert Secret("Bearer all") not in dict(three.headers).values()
+        keyed = kept(base_url=[ONE, headed], api_key=lambda: "all").fleet.targets
+        assert [target.api_key is None for target in keyed] == [False, True]
+
     def test_the_environment(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """`EMBEDWIRE_BASE_URL` may be several URLs with commas between; the key goes to each."""
         monkeypatch.setenv("EMBEDWIRE_BASE_URL", f" {ONE}, {TWO},")

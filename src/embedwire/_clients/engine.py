@@ -52,7 +52,7 @@ class Engine:
         self._pid = os.getpid()
         self._origins = origins_of(self._loop)
         self._group = self._origins.acquire(settings)
-        self._pools = {kind: self._group.pool(settings.form_of(kind)) for kind in KINDS}
+        self._pools = {kind: self._group.pool(settings.form_of(kind), settings.form) for kind in KINDS}
         self._calls: dict[Future, Call] = {}
         self._fittings: set[asyncio.Task[Matrix]] = set()
         self._closing: asyncio.Task[None] | None = None

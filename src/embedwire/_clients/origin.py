@@ -96,25 +96,26 @@ class Group:
     origins: list[Origin]
     dispatcher: Dispatcher
     users: int = 0
-    _pools: dict[Form, Pool] = field(default_factory=dict)
+    _pools: dict[tuple[Form, Form], Pool] = field(default_factory=dict)
 
-    def pool(self, form: Form) -> Pool:
-        """Where all texts of a form go."""
-        pool = self._pools.get(form)
+    def pool(self, form: Form, compared: Form) -> Pool:
+        """Where all texts of a form go, of a client whose servers are compared in another one, or the same."""
+        pool = self._pools.get((form, compared))
         if pool is None:
             if len(self._pools) >= MOST_ROUTES:
                 self._forget_one()
             fleet, terms = self.fleet, self.terms
-            routes = [origin.route(form) for origin in self.origins]
-            known = agreed(fleet.targets, form.variant, terms)
-            pool = self._pools[form] = Pool(routes, fleet.weights, known, terms, fleet.hedge)
+            routes = [(origin.route(form), origin.route(compared)) for origin in self.origins]
+            known = agreed(fleet.targets, compared.variant, terms)
+            pool = Pool(routes, fleet.weights, known, terms, fleet.hedge)
+            self._pools[form, compared] = pool
         return pool
 
     def _forget_one(self) -> None:
         """Shares no more where the texts of one form go that has no work; who uses it keeps it."""
-        idle = (form for form, pool in self._pools.items() if not self.dispatcher.has(pool))
-        if (form := next(idle, None)) is not None:
-            self.dispatcher.leave([self._pools.pop(form)])
+        idle = (forms for forms, pool in self._pools.items() if not self.dispatcher.has(pool))
+        if (forms := next(idle, None)) is not None:
+            self.dispatcher.leave([self._pools.pop(forms)])
 
     @property
     def visitors(self) -> list[Visitor]:

@@ -128,6 +128,11 @@ class Visitor:
         """What of the server changes where it may be another one by now: its connections' life, its software."""
         return self._transport.life, self._server.changes
 
+    @property
+    def restarts(self) -> int:
+        """How often the server may have been restarted unseen: no connection was left when a new one was made."""
+        return self._transport.restarts
+
     def screened(self, name: str | None) -> str | None:
         """A model's name as messages may show it."""
         return name and screened(name[:60], self._transport.secrets())

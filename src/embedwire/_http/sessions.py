@@ -37,7 +37,7 @@ born: ContextVar[int] = ContextVar("embedwire_born", default=0)
 class Lives:
     """How often connections to a server were lost without a word, so that the next one may lead to another server.
 
-    Its state is that number, and the connections that there are.
+    Its state is that number, how often there was none left however they ended, and the connections that there are.
     """
 
     def __init__(self) -> None:
@@ -46,6 +46,7 @@ class Lives:
         self._met = False
         self._announced = False
         self._number = 0
+        self.restarts = 0  # that there may have been: a new connection was made where none was left
 
     def now(self) -> int:
         """Grows, too, when all connections are gone, which nobody announced."""
@@ -69,6 +70,7 @@ class Lives:
     def add(self, protocol: Any) -> int:
         """There is a new connection; the life that it belongs to. Those that have ended are forgotten."""
         number = self.now()
+        self.restarts += not any(one.is_connected() for one in self.connections)
         for ended in [one for one in self.connections if not one.is_connected()]:
             del self.connections[ended]
         self.connections[protocol] = _watch(protocol), number

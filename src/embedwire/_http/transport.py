@@ -63,6 +63,11 @@ class Transport(Protocol):
         """How often every connection that there was is gone, so that the next one may lead to another server."""
         ...
 
+    @property
+    def restarts(self) -> int:
+        """The same, however they ended, and once there is a new one: also where their end was announced."""
+        ...
+
     async def close(self) -> None:
         """Closes every connection. A request still on its way ends as `Broken`."""
         ...
@@ -125,6 +130,11 @@ class AiohttpTransport:
     def life(self) -> int:
         """How often every connection that there was is gone, so that the next one may lead to another server."""
         return self._lives.now()
+
+    @property
+    def restarts(self) -> int:
+        """The same, however they ended, and once there is a new one: also where their end was announced."""
+        return self._lives.restarts
 
     async def close(self) -> None:
         """Closes every connection, gracefully where it is given the time."""

@@ -29,7 +29,7 @@ AGREE = "Check that all serve one and the same model; for a quantised twin pass 
 
 async def asked(member: Member, pool: Pool) -> tuple[Sample | Fault | Exception, int]:
     """What a server makes of the sentence, or why there is nothing; and the requests that it took."""
-    route = member.route
+    route = member.compared
     slot = await route.slots.get("query")
     slot.lost = True  # where it is given up, nothing was asked of the server that shows what it can take
     job = Job(
@@ -48,11 +48,14 @@ async def asked(member: Member, pool: Pool) -> tuple[Sample | Fault | Exception,
     except Exception as error:  # of the user's own key function
         return error, slot.sent
     finally:
+        pool.unpaid += slot.sent
         route.visitor.release(route.form, reserved, sent=slot.sent)
         slot.give_back()
-    member.health.answered(vectors.seconds, asyncio.get_running_loop().time())
+    now = asyncio.get_running_loop().time()
+    member.health.answered(vectors.seconds, now)
+    member.restarts = route.visitor.restarts, now
     name = route.visitor.screened(vectors.model or vectors.asked)
-    return Sample(route.server, name, vectors.matrix[0].copy()), slot.sent
+    return Sample(route.server, name, vectors.matrix[0].tolist()), slot.sent
 
 
 async def _paused(member: Member, last: float) -> float:
@@ -194,11 +197,14 @@ class Meeting:
             why = difference(sample, pool.agreed.reference, pool.terms)
             if not why:
                 self._take_in(member)
+                if self._samples:  # of servers that waited for it, as they have another model
+                    self._elect()
                 return
             if pool.in_use:
                 self._leave_out(member, why)
                 return
         self._samples[member] = sample
+        self._reconsider()
         self._elect_if_all_are_heard()
         if self._samples and self._timer is None:
             self._timer = asyncio.get_running_loop().call_later(WAIT, self._elect)
@@ -233,8 +239,11 @@ class Meeting:
             self._timer.cancel()
             self._timer = None
         pool, samples = self.pool, self._samples
+        if (left := _patience(pool, samples)) > 0:
+            self._timer = asyncio.get_running_loop().call_later(left, self._elect)
+            return
         self._samples = {}
-        if not pool.in_use and not self._known(samples):
+        if not pool.in_use and not _known(pool, samples):
             chosen = elected(list(samples.values()), pool.terms)
             if not chosen:
                 self._none_agree(samples)
@@ -246,20 +255,24 @@ class Meeting:
                 )
             pool.agreed.reference = chosen[0]
             pool.agreed.number += 1
-        alike = self._known(samples)
+        alike = _known(pool, samples)
         for member, sample in samples.items():
             if member in alike:
                 self._take_in(member)
             elif (reference := pool.agreed.reference) is not None:
                 self._leave_out(member, difference(sample, reference, pool.terms))
-        self.tend()
+        self._reconsider()
 
-    def _known(self, samples: dict[Member, Sample]) -> set[Member]:
-        """The servers that have the model which is known."""
-        reference, terms = self.pool.agreed.reference, self.pool.terms
-        if reference is None:
-            return set()
-        return {one for one, sample in samples.items() if not difference(sample, reference, terms)}
+    def _reconsider(self) -> None:
+        """Asks those at once that were left out beside another model than the one that is known now."""
+        for member in self.pool.members:
+            stale = 0 < member.number != self.pool.agreed.number and member not in self._samples
+            if stale and member.state == "left out":
+                member.number = self.pool.agreed.number
+                self.pool.turn(member, "not met")
+                if (task := self._tasks.pop(member, None)) is not None:
+                    task.cancel()
+        self.tend()
 
     def _none_agree(self, samples: dict[Member, Sample]) -> None:
         first = next(iter(samples.values()))
@@ -290,6 +303,7 @@ class Meeting:
 
     def _leave_out(self, member: Member, why: str) -> None:
         self.pool.turn(member, "left out", why)
+        member.number = self.pool.agreed.number
         if self._told.get(member) != "left out":
             self._told[member] = "left out"
             logger.warning("%s is left out, as it has %s. %s", member.route.server, why, AGREE)
@@ -298,6 +312,23 @@ class Meeting:
 def _is_permanent(fault: Fault) -> bool:
     """Whether a server that refuses the sentence will go on to do so."""
     return not fault.absent and (fault.of_one_server or 400 <= (fault.status or 0) < 500)
+
+
+def _patience(pool: Pool, samples: dict[Member, Sample]) -> float:
+    """Seconds for which a server is waited for that may be back with the model that is known, where none has it."""
+    if pool.in_use or pool.agreed.reference is None or _known(pool, samples):
+        return 0.0
+    away = [one for one in pool.members if one not in samples and one.state != "left out"]
+    since = max((one.away or 0.0 for one in away), default=0.0)
+    return since + pool.form.timeouts.restart - asyncio.get_running_loop().time() if away else 0.0
+
+
+def _known(pool: Pool, samples: dict[Member, Sample]) -> set[Member]:
+    """The servers that have the model which is known."""
+    reference = pool.agreed.reference
+    if reference is None:
+        return set()
+    return {one for one, sample in samples.items() if not difference(sample, reference, pool.terms)}
 
 
 def _nobody(pool: Pool, failures: dict[Member, Fault | Exception]) -> Fault | Exception:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 from embedwire._http.embed import Visitor
 from embedwire._http.records import Fault, Vectors
-from embedwire._servers.agreement import Agreed, Terms
+from embedwire._servers.agreement import Agreed, Terms, bare
 from embedwire._servers.facts import ModelFacts
 from embedwire._servers.health import Health, is_outlier, is_slow
 from embedwire._servers.sizes import FormSizes
@@ -47,6 +48,7 @@ class Member:
 
     Attributes:
         route: The way there.
+        compared: The way of the sentence that shows its model: that of the client's documents.
         weight: How much it takes.
         state: "not met" until it was compared with the others; "left out" where it has another model.
         reason: Why it is not in use.
@@ -57,15 +59,24 @@ class Member:
         asked: When it was asked last whether it may be in use again, in loop time.
         back: When it was taken in.
         pause: Seconds before it is asked again, at least; grows where it fails again soon.
+        restarts: How often the server may have been restarted unseen when it was compared, and when that was.
+        number: Of the model that it was found to have, among those that all had.
+        away: Since when it is not in use, in loop time, where its model was asked for.
+        doubts: How often it was found that it may have another model than before.
     """
 
     __slots__ = (
         "asked",
+        "away",
         "back",
+        "compared",
+        "doubts",
         "health",
+        "number",
         "on_trial",
         "pause",
         "reason",
+        "restarts",
         "route",
         "seen",
         "state",
@@ -73,8 +84,9 @@ class Member:
         "weight",
     )
 
-    def __init__(self, route: Route, weight: float, state: State) -> None:
+    def __init__(self, route: Route, compared: Route, weight: float, state: State) -> None:
         self.route = route
+        self.compared = compared
         self.weight = weight
         self.state: State = state
         self.reason = ""
@@ -84,6 +96,9 @@ class Member:
         self.seen = 0, 0
         self.asked = self.pause = 0.0
         self.back = float("-inf")
+        self.restarts = 0, 0.0
+        self.doubts = self.number = 0
+        self.away: float | None = None
 
     def relapsed(self, now: float) -> None:
         """It is not in use any more: the pause doubles where it has not been well for long."""
@@ -113,10 +128,10 @@ class Member:
 class Pool:
     """The servers of one client, or of several with equal ones, for one form. One server is a pool too.
 
-    Its state is its members'. Written by `_queue`.
+    Its state is its members', and how many requests with the sentence no caller has paid for yet. Written by `_queue`.
 
     Args:
-        routes: The way to each.
+        routes: The way to each, and that of the sentence that shows its model.
         weights: How much each takes.
         agreed: What is known of their model in this process; written here.
         terms: What counts as the same model.
@@ -125,7 +140,7 @@ class Pool:
 
     def __init__(
         self,
-        routes: Sequence[Route],
+        routes: Sequence[tuple[Route, Route]],
         weights: Sequence[float],
         agreed: Agreed,
         terms: Terms,
@@ -133,8 +148,11 @@ class Pool:
     ) -> None:
         self.several = len(routes) > 1
         state: State = "not met" if self.several else "in use"
-        self.members = tuple(Member(*pair, state) for pair in zip(routes, weights, strict=True))
-        self.form = routes[0].form
+        self.members = tuple(
+            Member(*ways, weight, state) for ways, weight in zip(routes, weights, strict=True)
+        )
+        self.form = routes[0][0].form
+        self.unpaid = 0
         self.agreed = agreed
         self.terms = terms
         self.hedge = hedge if self.several else None
@@ -213,13 +231,23 @@ class Pool:
     def turn(self, member: Member, state: State, reason: str = "") -> None:
         """A member is, or is not, in use from now on."""
         member.state, member.reason = state, reason
-        self.agreed.states[member.route.visitor.target] = state, reason
+        member.doubts += state in ("not met", "left out")
+        if member.in_use:
+            member.away, member.number = None, self.agreed.number
+        elif member.away is None:
+            member.away = asyncio.get_running_loop().time()
+        self.agreed.states[member.route.visitor.target, self.form.variant] = state, reason
 
     def identity(self, vectors: Vectors) -> tuple[str | None, str | None]:
-        """Of which model vectors are: what their replies say, or of several servers what all were compared with."""
+        """Of which model vectors are: what their replies say, and of several servers what all were compared with."""
         if self.several:
-            return f"number {self.agreed.number}", None
+            name = bare(vectors.model) if self.terms.least is None else None
+            return name, f"number {self.agreed.number}"
         return vectors.model, vectors.asked
+
+    def epochs(self) -> dict[Member, tuple[int, int]]:
+        """Of each server what changes where it may have another model; what it was sent before does not count then."""
+        return {member: (member.doubts, self.agreed.number) for member in self.members}
 
     def went_well(self, member: Member, kind: Kind, seconds: float, now: float) -> None:
         """A server answered a batch."""

@@ -14,10 +14,12 @@ from embedwire._queue.hedging import Hedges, hedged
 from embedwire._queue.meeting import AGREE, Meeting, asked
 from embedwire._queue.pool import Member, Pool
 from embedwire._queue.records import Batch
-from embedwire._servers.agreement import difference
+from embedwire._servers.agreement import difference, other_name
 from embedwire._servers.health import FRESH
 from embedwire._servers.slots import Slot
 from embedwire.exceptions import AuthenticationFailed, BadReply
+
+HOLDS = 0.5  # seconds in which no server is stopped and started again with another model
 
 
 class Several:
@@ -50,6 +52,7 @@ class Several:
         member, slot = batch.member, batch.slot
         assert member is not None and slot is not None  # noqa: S101, PT018 - it was started
         self._recheck(member)
+        before = self.pool.epochs()
         first = member.route.visitor.send(job, slot, batch.reserved)
         try:
             if self._hedges is not None and batch.kind == "query":
@@ -72,9 +75,10 @@ class Several:
         if (checking := self._recheck(member)) is not None:
             slot.give_back()
             if (fault := await asyncio.shield(checking)) is not None:
-                history = replace(batch.history, sent=vectors.sent, failures=batch.history.failures + 1)
-                spent = history.failures >= self.pool.form.retry.attempts
-                raise Refused(Action.GIVE_UP if spent else Action.ELSEWHERE, fault, history)
+                raise self._unused(batch, vectors, fault)
+        if (fault := self._of_another(member, vectors, before)) is not None:
+            raise self._unused(batch, vectors, fault)
+        self._pay(batch)
         batch.member = member
         return vectors
 
@@ -89,6 +93,41 @@ class Several:
         if not member.in_use:
             batch.lane.hand_over()
         self.meeting.tend()
+
+    def _pay(self, batch: Batch) -> None:
+        """The next callers pay for the comparisons that were made meanwhile."""
+        if self.pool.unpaid and (callers := batch.callers()):
+            for call in callers:
+                call.ledger.compared(self.pool.unpaid / len(callers))
+            self.pool.unpaid = 0
+
+    def _of_another(
+        self, member: Member, vectors: Vectors, before: dict[Member, tuple[int, int]]
+    ) -> Fault | None:
+        """Why vectors may not be used: the server has another model by now, or they are of another one themselves.
+
+        Args:
+            member: The server.
+            vectors: They.
+            before: Of each server what it was when they were asked for.
+        """
+        pool, route = self.pool, member.route
+        if self.pool.epochs()[member] != before[member]:
+            what = "the server was found to have another model, and these vectors were asked for before that"
+            return _exchanged(route.server, what)
+        name = route.visitor.screened(vectors.model)
+        if not other_name(name, pool.agreed.reference, pool.terms):
+            return None
+        fault = _exchanged(route.server, f"vectors of another model: {name!r}")
+        pool.failed(member, fault, held_off=False)
+        self.meeting.tend()
+        return fault
+
+    def _unused(self, batch: Batch, vectors: Vectors, fault: Fault) -> Refused:
+        """Vectors came that are not used: their texts go elsewhere while there are attempts left."""
+        history = replace(batch.history, sent=vectors.sent, failures=batch.history.failures + 1)
+        spent = history.failures >= self.pool.form.retry.attempts
+        return Refused(Action.GIVE_UP if spent else Action.ELSEWHERE, fault, history)
 
     def tasks(self) -> list[asyncio.Task[Any]]:
         """What is under way."""
@@ -115,9 +154,9 @@ class Several:
         del self._measuring[member]
 
     def _recheck(self, member: Member) -> asyncio.Task[Fault | None] | None:
-        """Compares a server again whose connections were lost, or that names other software; None where all is well."""
+        """Compares a server again that may be another one by now; None where all is well."""
         task = self._rechecks.get(member)
-        if task is None and member.seen != member.route.visitor.seen():
+        if task is None and _may_be_another(member, self.pool):
             task = self._rechecks[member] = asyncio.ensure_future(self._compared_again(member))
             task.add_done_callback(seen)
         return task
@@ -136,14 +175,31 @@ class Several:
             return heard
         reference = self.pool.agreed.reference
         why = "" if reference is None else difference(heard, reference, self.pool.terms)
-        member.seen = now
+        member.seen, member.number = now, self.pool.agreed.number
         if not why:
             return None
         if member.in_use:
             self.pool.turn(member, "not met", why)
             self.meeting.compare(member, heard, now)
-        what = f"the server has another model than before: {why}"
-        return Fault(error=BadReply, what=what, cure=AGREE, exchanged=True, server=member.route.server)
+        else:
+            member.doubts += 1
+        return _exchanged(member.route.server, f"the server has another model than before: {why}")
+
+
+def _may_be_another(member: Member, pool: Pool) -> bool:
+    """Whether a server's connections were lost, it names other software, or the others have another model by now.
+
+    Also after a pause in which this client let them go: nothing else would show a restart. Where they end as announced,
+    after each reply even, it is compared again now and then.
+    """
+    visitor, (restarts, compared) = member.route.visitor, member.restarts
+    if member.seen != visitor.seen() or member.number != pool.agreed.number:
+        return True
+    return visitor.restarts != restarts and asyncio.get_running_loop().time() > compared + HOLDS
+
+
+def _exchanged(server: str, what: str) -> Fault:
+    return Fault(error=BadReply, what=what, cure=AGREE, exchanged=True, server=server)
 
 
 def raised(error: Exception, server: str) -> Fault:

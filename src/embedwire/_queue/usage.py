@@ -20,7 +20,8 @@ class Usage:
         texts: Texts that got a vector; equal ones travel once and count each, and so do the parts of a long one.
         characters: Characters in them, prompts included.
         tokens: Tokens that the server counted; None where it never told.
-        requests: Requests sent, failed and cancelled ones included; a fraction where some were shared.
+        requests: Requests sent, failed and cancelled ones included, and those that compare several servers; a fraction
+            where some were shared.
         repeats: Those of them that sent texts again, or parts of long ones.
         seconds: What the requests that went well took, added up; several at once take more than the clock shows.
         truncated: Texts that were cut, see ``too_long=``.
@@ -63,6 +64,10 @@ class Ledger:
         """
         self._requests += requests * share
         self._repeats += max(0, requests - (not again)) * share
+
+    def compared(self, requests: float) -> None:
+        """So many requests were sent to compare servers, this client's share of them."""
+        self._requests += requests
 
     def embedded(self, texts: int, characters: int, tokens: int | None, seconds: float, share: float) -> None:
         """A request went well.

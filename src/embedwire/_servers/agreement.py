@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
+import math
+import operator
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-
-import numpy as np
-from numpy.typing import NDArray
 
 from embedwire._servers.facts import same_model
 
@@ -28,7 +27,7 @@ class Sample:
 
     server: str
     model: str | None
-    vector: NDArray[np.float32] = field(repr=False)
+    vector: Sequence[float] = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +50,7 @@ class Agreed:
     Attributes:
         reference: What every server is compared with; None until some agreed.
         number: How many models there were.
-        states: Of each server, by its visitor: whether it is in use, and why not.
+        states: Of each server, by its visitor and the form's variant: whether it is in use, and why not.
     """
 
     reference: Sample | None = None
@@ -60,21 +59,29 @@ class Agreed:
 
 
 def difference(one: Sample, other: Sample, terms: Terms) -> str:
-    """What speaks against two servers having the same model; "" where nothing does."""
-    if one.vector.shape != other.vector.shape:
-        return f"vectors of {len(one.vector)} numbers, and {other.server} has {len(other.vector)}"
-    if terms.least is None and not same_model(_bare(one.model), _bare(other.model)):
-        return f"the model {one.model!r}, and {other.server} has {other.model!r}"
-    mine, its = (sample.vector.astype(np.float64) for sample in (one, other))
-    lengths = float(np.linalg.norm(mine)), float(np.linalg.norm(its))
+    """What speaks against two servers, or one and its former self, having the same model; "" where nothing does."""
+    anew = one.server == other.server
+    it_has, than_it = ("it had", "before") if anew else (f"{other.server} has", other.server)
+    if len(one.vector) != len(other.vector):
+        return f"vectors of {len(one.vector)} numbers, and {it_has} {len(other.vector)}"
+    if terms.least is None and not same_model(bare(one.model), bare(other.model)):
+        return f"the model {one.model!r}, and {it_has} {other.model!r}"
+    lengths = math.hypot(*one.vector), math.hypot(*other.vector)
     if not all(lengths):
-        return "" if lengths[0] == lengths[1] else f"another vector than {other.server} for the same text"
-    cosine = float(mine @ its) / (lengths[0] * lengths[1])
+        return "" if lengths[0] == lengths[1] else f"another vector than {than_it} for the same text"
+    cosine = math.fsum(map(operator.mul, one.vector, other.vector)) / (lengths[0] * lengths[1])
     if cosine < (STRICT if terms.least is None else terms.least) - 1e-9:
-        return f"another vector than {other.server} for the same text (cosine {cosine:.4f})"
+        return f"another vector than {than_it} for the same text (cosine {cosine:.4f})"
     if not terms.normalized and abs(lengths[0] - lengths[1]) > LENGTH * lengths[1]:
-        return f"vectors of length {lengths[0]:.3g}, and {other.server} has {lengths[1]:.3g}"
+        return f"vectors of length {lengths[0]:.3g}, and {it_has} {lengths[1]:.3g}"
     return ""
+
+
+def other_name(name: str | None, reference: Sample | None, terms: Terms) -> bool:
+    """Whether a reply names another model than the one that all servers have."""
+    if reference is None or terms.least is not None:
+        return False
+    return not same_model(bare(name), bare(reference.model))
 
 
 def elected(samples: Sequence[Sample], terms: Terms) -> Sequence[Sample]:
@@ -91,6 +98,6 @@ def elected(samples: Sequence[Sample], terms: Terms) -> Sequence[Sample]:
     return first
 
 
-def _bare(name: str | None) -> str | None:
+def bare(name: str | None) -> str | None:
     """A model's name without the folders and the ending of its file."""
     return name and re.sub(r"\.gguf$", "", re.split(r"[/\\]", name)[-1], flags=re.IGNORECASE)

@@ -87,7 +87,7 @@ def sizing(target: Target, variant: Variant) -> Sizing:
 
 
 def agreed(targets: Iterable[Target], variant: Variant, terms: Terms) -> Agreed:
-    """What is known of the model of several servers."""
+    """What is known of the model of several servers, which are compared in one variant."""
     return _remember(_agreed, (frozenset(targets), variant, terms), Agreed)
 
 
@@ -114,15 +114,17 @@ def rate_limiter(target: Target, rate: RateLimit, now: float) -> RateLimiter:
 
 
 def servers_info(targets: Sequence[Target], terms: Terms, *forms: Form) -> ServerInfo:
-    """What is known of the servers of a client, for its first form of requests, or else for the others."""
+    """What is known of the servers of a client, for its first form of requests, or else for the others.
+
+    They are compared in the first form, so that documents and queries are of one model.
+    """
     infos = [server_info(target, *forms) for target in targets]
     if len(infos) == 1:
         return infos[0]
-    states: dict[object, tuple[str, str]] = {}
-    for form in reversed(forms):
-        states |= agreed(targets, form.variant, terms).states
+    states = agreed(targets, forms[0].variant, terms).states
     for place, target in enumerate(targets):
-        state, reason = states.get(target, ("not met", ""))
+        of_forms = (states.get((target, form.variant)) for form in forms)
+        state, reason = next(filter(None, of_forms), ("not met", ""))
         infos[place] = replace(infos[place], state=state, reason=reason)
     first = next((info for info in infos if info.state == "in use"), infos[0])
     return replace(first, servers=tuple(infos))

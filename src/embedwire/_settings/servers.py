@@ -114,6 +114,7 @@ class Fleet:
 
 
 MOST_WEIGHT = 1_000_000
+_KEY_HEADER = "Authorization"
 _PERCENTILE = re.compile(r"p([1-9][0-9]?(?:\.[0-9]{1,3})?)")
 _PORTS = {"http": 80, "https": 443}
 Servers: TypeAlias = str | Server | Sequence[str | Server]
@@ -154,15 +155,9 @@ def fleet_of(
     servers = [_server_of(one) for one in where]
     if not servers:
         raise InputError("base_url is an empty list; pass at least one URL, such as 'http://localhost:8080'")
+    alone = len(servers) == 1
     targets = tuple(
-        target_of(
-            one.url,
-            one.api_key if _has_key(one, alone=len(servers) == 1) else api_key,
-            headers if one.headers is None else one.headers,
-            ssl,
-            proxy,
-            trust_env,
-        )
+        target_of(one.url, *_keys_of(one, api_key, headers, alone=alone), ssl, proxy, trust_env)
         for one in servers
     )
     _check_different([target.base_url for target in targets])
@@ -191,9 +186,20 @@ def dumped_servers(base_url: Any) -> Any:
     return [dumped_servers(one) for one in base_url] if isinstance(base_url, Sequence) else None
 
 
-def _has_key(server: Server, *, alone: bool) -> bool:
-    """Whether a server has a key of its own; among others, a user and password in its URL are one."""
-    return server.api_key is not None or (not alone and login_of(server.url) is not None)
+def _keys_of(server: Server, api_key: object, headers: object, *, alone: bool) -> tuple[object, object]:
+    """The key and the headers that go to a server: its own, else the client's; of keys in any form only its own.
+
+    Among others, a user and password in its URL are a key, too.
+    """
+    own = server.headers is not None and any(name == _KEY_HEADER for name, _ in server.headers)
+    if server.api_key is None and not own and (alone or login_of(server.url) is None):
+        return api_key, headers if server.headers is None else server.headers
+    if server.headers is not None:
+        return server.api_key, server.headers
+    kept = headers
+    if isinstance(headers, Mapping):
+        kept = {name: value for name, value in headers.items() if str(name).title() != _KEY_HEADER}
+    return server.api_key, kept
 
 
 def _server_of(one: object) -> Server:
