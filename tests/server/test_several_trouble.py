@@ -85,7 +85,7 @@ class TestComparison:
 
     @simulated
     async def test_that_hangs_ends_with_its_callers(self) -> None:
-        """Where every caller left, nothing is on the wire; the next call compares anew, and servers that are well do it."""
+        """Where every caller left, nothing is on the wire; the next call compares anew, and well servers do it."""
         async with fleet(2) as servers, client_of(servers, deadline=1.0) as client:
             for server in servers:
                 server.script = lambda request: Answer.hang() if request.embeds else None
