@@ -85,7 +85,7 @@ class TestComparison:
 
     @simulated
     async def test_that_hangs_ends_with_its_callers(self) -> None:
-        """Where every caller left, nothing is on the wire; the next call compares anew, and well servers do it."""
+        """Where every caller left, nothing is on the wire; the next call compares anew."""
         async with fleet(2) as servers, client_of(servers, deadline=1.0) as client:
             for server in servers:
                 server.script = lambda request: Answer.hang() if request.embeds else None
@@ -138,7 +138,7 @@ class TestComparison:
 
     @simulated
     async def test_a_key_function_that_raises(self, caplog: pytest.LogCaptureFixture) -> None:
-        """A server whose key function raises is out of use until it does not; others do the work; nothing is told."""
+        """A server whose key function raises is out of use until it does not; the others do the work."""
         broken = [True]
 
         def key() -> str:

@@ -14,7 +14,7 @@ from typing import Any, Generic, TypeVar
 
 from embedwire._http.failures import judge
 from embedwire._http.gateways import GATEWAY, instead_of
-from embedwire._http.pressure import held_off, leave_behind, pause_all, push_less
+from embedwire._http.pressure import held_off, holds_off_all, leave_behind, pause_all, push_less
 from embedwire._http.ready import Ready
 from embedwire._http.records import NEW, STRICT, Action, Fault, History, Refused, never, no_end
 from embedwire._http.refusing import LARGE_TEXTS, refusal
@@ -24,7 +24,7 @@ from embedwire._http.statuses import NO_SERVER, PROXY_ASKS
 from embedwire._http.steps import Work, in_turns
 from embedwire._http.threads import in_thread
 from embedwire._http.transport import Transport
-from embedwire._http.turns import Turns
+from embedwire._http.turns import Turns, rested
 from embedwire._http.verdicts import Context, Unusable, Verdict
 from embedwire._http.wire import Broken, Reply
 from embedwire._http.words import said
@@ -71,6 +71,11 @@ class Request(Generic[T]):
     suspicious: Callable[[], bool] = never
     elsewhere: Callable[[], bool] = never
     history: History = NEW
+
+    @property
+    def crowd(self) -> int:
+        """Requests in flight at the server, as far as they have a place there."""
+        return 1 if self.slot is None else self.slot.crowd
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -211,7 +216,7 @@ class Exchange:
         now, retry, until = asyncio.get_running_loop().time, request.form.retry, request.until()
         left = None if until is None else until - now()
         throttled = answer.action is Action.THROTTLE
-        alone = request.slot is None or request.slot.crowd <= 1
+        alone = request.crowd <= 1
         held = held_off(model, request.form, now(), alone=alone) if throttled else Held()
         step = next_step(
             answer, history, retry, model.repeats, paid=paid, left=left, held=held, rand=self._rand
@@ -220,14 +225,16 @@ class Exchange:
             raise await self._refused(step.action, step.fault, history, request)
         attempt = "" if throttled else f" (attempt {history.failures + 1} of {retry.attempts})"
         logger.warning("%s: %s; sending again in %.2f s%s", self._url, answer.fault.what, step.pause, attempt)
-        if throttled and (alone or answer.fault.retry_after):
+        holds_off = throttled and holds_off_all(answer.fault, alone=alone)
+        if holds_off:
             model.throttle.pause(step.pause, now())
         pause = step.pause
         if pause > STRICT and request.elsewhere is not never:  # another server may be free by then
-            pause -= await _rested(request, STRICT)
+            await rested(request.slot, STRICT)
             await self._move(answer, history, request, model)
-        if not (throttled and (alone or answer.fault.retry_after) and self._turns.held(request.form, model)):
-            await _rested(request, pause)  # else it waits in line with the others
+            pause -= STRICT
+        if not holds_off or not self._turns.held(request.form, model):
+            await rested(request.slot, pause)  # else it waits in line with the others
         return step.paid
 
     async def _move(self, answer: Verdict, history: History, request: Request[T], model: ModelFacts) -> None:
@@ -242,7 +249,7 @@ class Exchange:
         if answer.action not in (Action.WAIT, Action.THROTTLE) and not model.repeats.spend(TRANSIENT):
             return
         if answer.action is Action.THROTTLE:
-            alone = request.slot is None or request.slot.crowd <= 1
+            alone = request.crowd <= 1
             pause_all(model, request.form, fault, now, alone=alone, rand=self._rand)
         elif answer.action is Action.WAIT:
             self._server.forget()
@@ -283,7 +290,7 @@ class Exchange:
         await self._move(answer, history, request, model)
         self._server.forget()
         begun = wait.since or asyncio.get_running_loop().time()
-        await _rested(request, wait.pause)
+        await rested(request.slot, wait.pause)
         ended = await self._ready.outlast(answer.fault, request.form.timeouts, request.until, begun)
         if ended.why_not is not None:
             raise await self._refused(Action.GIVE_UP, ended.why_not, history, request)
@@ -296,15 +303,6 @@ class Exchange:
 
     async def _refused(self, action: Action, fault: Fault, history: History, request: Request[T]) -> Refused:
         return await refusal(action, fault, history, [*self._transport.secrets(), *request.texts])
-
-
-async def _rested(request: Request[Any], seconds: float) -> float:
-    """Pauses, off the wire, for so long."""
-    if request.slot is not None:
-        request.slot.give_back()
-    if seconds:
-        await asyncio.sleep(seconds)
-    return seconds
 
 
 async def _read(request: Request[T], reply: Reply) -> T | Reply | Unusable:
@@ -334,7 +332,7 @@ def _context(request: Request[Any], target: Target, history: History, mark: int 
         timeouts=history.timeouts,
         breaks=history.breaks,
         same=mark is not None and history.last == mark,
-        in_flight=1 if request.slot is None else request.slot.crowd,
+        in_flight=request.crowd,
         lone=len(request.texts) <= 1,
         bisecting=history.bisecting,
         suspicious=request.suspicious(),

@@ -20,12 +20,17 @@ def held_off(model: ModelFacts, form: Form, now: float, *, alone: bool) -> Held:
     return Held(row=max(1, throttle.row), seconds=now - throttle.since, most=most)
 
 
+def holds_off_all(fault: Fault, *, alone: bool) -> bool:
+    """Whether a refusal is meant for all requests of the model."""
+    return alone or bool(fault.retry_after)
+
+
 def pause_all(
     model: ModelFacts, form: Form, fault: Fault, now: float, *, alone: bool, rand: Callable[[], float]
 ) -> None:
     """The server holds off all requests of the model, where one struck it alone or it says for how long."""
     held = held_off(model, form, now, alone=alone)
-    if alone or fault.retry_after:
+    if holds_off_all(fault, alone=alone):
         model.throttle.pause(delay(form.retry, Action.THROTTLE, held.row, fault.retry_after, rand), now)
 
 

@@ -187,6 +187,11 @@ class Fault:
     server: str = ""
 
     @property
+    def is_refusal(self) -> bool:
+        """Whether the server would not do it, rather than could not."""
+        return 400 <= (self.status or 0) < 500
+
+    @property
     def of_one_server(self) -> bool:
         """Whether it is this server's own, as far as can be told, so that another one may do what it does not."""
         if self.of_text or self.harmful:

@@ -105,3 +105,11 @@ class Turns:
                 await asyncio.sleep(STEP * sum(other < since for other in line.values()))
         finally:
             del line[me]
+
+
+async def rested(slot: Slot | None, seconds: float) -> None:
+    """Pauses, off the wire, for so long."""
+    if slot is not None:
+        slot.give_back()
+    if seconds:
+        await asyncio.sleep(seconds)

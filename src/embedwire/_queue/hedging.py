@@ -82,17 +82,15 @@ async def hedged(
         tasks = [asyncio.ensure_future(first)]
         try:
             good = await _raced(tasks, lambda: second.begin(hedges), after)
-            batch.slot.lost = good is not tasks[0]
-            second.lost()
+            second.spare(batch.slot)
         finally:
             for task in tasks:
                 task.cancel()
             ends = await asyncio.gather(*tasks, return_exceptions=True)
-        if second.member is not None and isinstance(ends[1], Refused):
-            failed(second.member, batch, ends[1])
-            batch.avoids(second.member)
-        if good is not tasks[0] and isinstance(ends[0], Refused):
-            failed(mine, batch, ends[0])
+        for loser, end in zip((mine, second.member), ends, strict=False):
+            if loser is not None and isinstance(end, Refused) and end is not good.exception():
+                failed(loser, batch, end)
+                batch.avoids(loser)
         vectors = good.result()  # or raises
         member = mine if good is tasks[0] else second.member or mine
         batch.hedges = second.sent if good is tasks[0] else batch.slot.sent
@@ -106,18 +104,19 @@ class _Second:
     def __init__(self, batch: Batch, job: Job) -> None:
         self._batch = batch
         self._job = job
-        self._slot: Slot | None = None
+        self.slot: Slot | None = None
         self.member: Member | None = None
 
     @property
     def sent(self) -> int:
         """Requests sent there."""
-        return 0 if self._slot is None else self._slot.sent
+        return 0 if self.slot is None else self.slot.sent
 
-    def lost(self) -> None:
-        """Where nobody waits for it any more, that says nothing of the server."""
-        if self._slot is not None:
-            self._slot.lost = True
+    def spare(self, first: Slot) -> None:
+        """One of both is given up since the other was quicker."""
+        for slot in (first, self.slot):
+            if slot is not None:
+                slot.spare()
 
     def begin(self, hedges: Hedges) -> asyncio.Task[Vectors] | None:
         """Sends them, where a server has a place for them."""
@@ -127,7 +126,7 @@ class _Second:
         visitor, slot = member.route.visitor, member.route.slots.take("query")
         job = replace(self._job, model=member.route.model, elsewhere=lambda: True)
         reserved = visitor.reserve(job)
-        self.member, self._slot, self._batch.hedges = member, slot, 1
+        self.member, self.slot, self._batch.hedges = member, slot, 1
         member.under_way["query"] += 1
 
         def over(_: object) -> None:

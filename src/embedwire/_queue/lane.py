@@ -70,9 +70,10 @@ class Lane:
         for batch in chain(*self.under_way.values(), *self.parts.values()):
             batch.avoid -= {back}
             waits = batch.slot is not None and not batch.slot.held and batch.route.visitor.ready.is_awaited
-            if waits and batch.member not in self.pool.in_use and batch.task is not None:
+            task = batch.task if waits and batch.member not in self.pool.in_use else None
+            if task is not None and task is not asyncio.current_task():
                 batch.moved = True
-                batch.task.cancel()
+                task.cancel()
 
     def on_the_wire(self, but: Batch | None = None) -> bool:
         """Whether another batch is on the wire now."""

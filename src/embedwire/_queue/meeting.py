@@ -31,7 +31,7 @@ async def asked(member: Member, pool: Pool) -> tuple[Sample | Fault | Exception,
     """What a server makes of the sentence, or why there is nothing; and the requests that it took."""
     route = member.compared
     slot = await route.slots.get("query")
-    slot.lost = True  # where it is given up, nothing was asked of the server that shows what it can take
+    slot.spare()  # one sentence does not show what the server can take
     job = Job(
         form=route.form,
         model=route.model,
@@ -311,7 +311,7 @@ class Meeting:
 
 def _is_permanent(fault: Fault) -> bool:
     """Whether a server that refuses the sentence will go on to do so."""
-    return not fault.absent and (fault.of_one_server or 400 <= (fault.status or 0) < 500)
+    return not fault.absent and (fault.of_one_server or fault.is_refusal)
 
 
 def _patience(pool: Pool, samples: dict[Member, Sample]) -> float:

@@ -78,9 +78,7 @@ def refuse(batch: Batch, refused: Refused, calls: Calls) -> Steps:
     """Divides a batch that got no vectors, or fails whose it is; another server may take it first."""
     lane, fault = batch.lane, _noted(batch, refused)
     if _goes_elsewhere(batch, refused.action, fault):
-        move(batch)
-        if refused.action is Action.SPLIT and not fault.too_long and batch.member is not None:
-            lane.parts[batch.kind][0].doubted = batch.member, fault
+        move(batch, refused)
         return
     if batch.whole is not None:
         batch.whole.parts = 0  # never all of them now: its size was not the only reason
@@ -118,17 +116,23 @@ def _goes_elsewhere(batch: Batch, action: Action, fault: Fault) -> bool:
         return False
     if action is Action.GIVE_UP and fault.of_one_server:
         return True
-    if len(batch.items) > 1 or fault.too_long:
-        return fault.too_long and len(batch.items) == 1 and pool.larger(batch.member, batch.avoid)
-    # A text that is refused alone is shown to one other server before it is its caller's fault.
-    return action is Action.SPLIT and 400 <= (fault.status or 0) < 500 and not batch.avoid
+    return len(batch.items) == 1 and _is_shown_to_another(batch, action, fault)
 
 
-def move(batch: Batch) -> None:
+def _is_shown_to_another(batch: Batch, action: Action, fault: Fault) -> bool:
+    """Whether a text that was refused alone may fit elsewhere, or is not its caller's fault before one more refuses."""
+    if fault.too_long:
+        return batch.lane.pool.larger(batch.member, batch.avoid)
+    return action is Action.SPLIT and fault.is_refusal and not batch.avoid
+
+
+def move(batch: Batch, why: Refused | None = None) -> None:
     """Puts a batch back in front, for another server than the one where it was."""
     part = _part(batch, wanted(batch), batch.whole, bisecting=batch.history.bisecting)
     if batch.member is not None:
         part.avoids(batch.member)
+        if why is not None and why.action is Action.SPLIT and not why.fault.too_long:
+            part.doubted = batch.member, why.fault
     part.trial = batch.trial
     batch.lane.parts[batch.kind].appendleft(part)
 

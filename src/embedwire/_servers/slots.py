@@ -126,16 +126,15 @@ class Slot:
     Attributes:
         held: Whether it is held now.
         sent: Requests sent in it so far; counted by `_http`.
-        lost: That nobody waits for the request any more says nothing of the server: another one was quicker.
     """
 
-    __slots__ = ("_age", "_kind", "_slots", "held", "lost", "sent")
+    __slots__ = ("_age", "_kind", "_slots", "_spared", "held", "sent")
 
     def __init__(self, slots: Slots, kind: Kind) -> None:
         self._slots = slots
         self._kind: Kind = kind
         self.held = True
-        self.lost = False
+        self._spared = False
         self.sent = 0
         self._age = slots.window.age
 
@@ -176,6 +175,10 @@ class Slot:
         if self._slots.in_flight > 1:
             self._slots.window.overload(self._age, self._slots.in_flight, most=1)
 
+    def spare(self) -> None:
+        """That nobody waits for the request any more will say nothing of the server: another one was quicker."""
+        self._spared = True
+
     def give_up(self, elapsed: float, usual: float | None) -> None:
         """Nobody waits for the request on the wire any more; the server may go on with it all the same.
 
@@ -187,7 +190,7 @@ class Slot:
             usual: Seconds that such requests take; None where that is not known.
         """
         late = elapsed >= (LONG if usual is None else usual)
-        if late and not self.lost:
+        if late and not self._spared:
             self.overloaded()
         seconds = min(LINGER_MOST, elapsed if usual is None or late else usual - elapsed)
         if self.held and seconds > 0:
