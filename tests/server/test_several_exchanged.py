@@ -128,6 +128,9 @@ class TestReference:
             await one.astop()
             await two.astart()
             assert not right([await client.embed_query("a")], ["a"])
+            began = now()
+            assert not right(await client.embed(["b"]), ["b"])
+            assert now() - began < 1
             await one.astart()
             await asyncio.sleep(5)
             for text in numbered(3):
