@@ -7,6 +7,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
 from embedwire import EmbeddingClient, ServerInfo
+from embedwire._servers.agreement import SENTENCE
 from embedwire.testing import Answer, EmbeddingServer
 
 
@@ -36,6 +37,11 @@ def info_of(client: EmbeddingClient, server: EmbeddingServer) -> ServerInfo:
 def texts_of(server: EmbeddingServer) -> int:
     """Texts that it was sent."""
     return sum(map(len, server.batches))
+
+
+def comparisons(servers: list[EmbeddingServer]) -> int:
+    """Requests that they got to be compared with each other."""
+    return sum(SENTENCE in batch for server in servers for batch in server.batches)
 
 
 def turned(vectors: list[list[float]]) -> list[list[float]]:

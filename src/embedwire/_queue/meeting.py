@@ -132,7 +132,7 @@ class Meeting:
             self._failures, self._sent = {}, 0
             for member in self.pool.members:
                 self.pool.turn(member, "not met")
-        self.tend()
+        self._reconsider()  # another form of requests may have found that all have another model
 
     def tend(self) -> None:
         """Sees to every server that is not in use."""
