@@ -12,7 +12,7 @@ from functools import partial
 from embedwire._http.ready import seen
 from embedwire._http.records import Fault, Job, Refused
 from embedwire._queue.pool import Member, Pool
-from embedwire._servers.agreement import SENTENCE, Sample, difference, elected
+from embedwire._servers.agreement import SENTENCE, Sample, Terms, difference, elected
 from embedwire.exceptions import ServerRefused
 
 logger = logging.getLogger("embedwire")
@@ -275,16 +275,10 @@ class Meeting:
         self.tend()
 
     def _none_agree(self, samples: dict[Member, Sample]) -> None:
-        first = next(iter(samples.values()))
-        reasons = []
-        for member, sample in samples.items():
-            other = next(one for one in samples.values() if one is not sample)
-            why = difference(sample, other if sample is first else first, self.pool.terms)
+        reasons = _reasons(samples, self.pool.terms)
+        for member, why in reasons.items():
             self.pool.turn(member, "left out", why)
-            if sample is not first:
-                reasons.append(f"{sample.server} has {why}")
-        what = f"the servers do not have the same model: {'; '.join(filter(None, reasons))}"
-        self._fail(self.pool, Fault(error=ServerRefused, what=what, cure=AGREE, of_server=True), self._sent)
+        self._fail(self.pool, _disagreement(samples, reasons), self._sent)
 
     def _take_in(self, member: Member) -> None:
         came_back = self._told.pop(member, None)
@@ -307,6 +301,21 @@ class Meeting:
         if self._told.get(member) != "left out":
             self._told[member] = "left out"
             logger.warning("%s is left out, as it has %s. %s", member.route.server, why, AGREE)
+
+
+def _reasons(samples: dict[Member, Sample], terms: Terms) -> dict[Member, str]:
+    """What speaks against each server, beside the first one or, for that, the second."""
+    first, second, *_ = samples.values()
+    return {
+        member: difference(sample, second if sample is first else first, terms)
+        for member, sample in samples.items()
+    }
+
+
+def _disagreement(samples: dict[Member, Sample], reasons: dict[Member, str]) -> Fault:
+    told = [f"{samples[member].server} has {why}" for member, why in list(reasons.items())[1:] if why]
+    what = f"the servers do not have the same model: {'; '.join(told)}"
+    return Fault(error=ServerRefused, what=what, cure=AGREE, of_server=True)
 
 
 def _is_permanent(fault: Fault) -> bool:
