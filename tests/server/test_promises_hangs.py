@@ -172,7 +172,15 @@ class TestAtOnce:
         texts = numbered(10 * SLICE)
         async with own(here, batch_size=2000, concurrency=1) as client:
             await client.embed_query("warm")
-            here.answer(BAD["a 401"])
+            refused: list[Request] = []
+
+            def script(request: Request) -> Answer | None:
+                if texts[0] not in request.texts or refused:
+                    return None
+                refused.append(request)
+                return BAD["a 401"]
+
+            here.script = script
             large = asyncio.ensure_future(client.embed(texts, kind))
             await asyncio.sleep(0)
             other = asyncio.ensure_future(client.embed(["other"], kind))  # keeps the lane
