@@ -43,7 +43,7 @@ def run(row: Row, door: str) -> Seen:
             server.stop()
         options = Options(
             url=server.url,
-            others=(*(other.url for other in beside), *row.urls, *[server.url] * row.twice),
+            others=(*(other.url for other in beside), *row.urls),
             key=None if row.key_from_environment and DOORS[door].key_variable else KEY,
             timeout=row.timeout,
             retries=row.retries,

@@ -26,7 +26,6 @@ class Row:
         serve: Makes the server.
         beside: Make further servers, where the client is given a list.
         urls: Further URLs in that list.
-        twice: The list names the server twice.
         calls: The texts of each call.
         way: How the client is used; see `worker.Job`.
         pause: Seconds between two calls.
@@ -49,7 +48,6 @@ class Row:
     serve: Serve = lambda elsewhere: EmbeddingServer()
     beside: tuple[Serve, ...] = ()
     urls: tuple[str, ...] = ()
-    twice: bool = False
     calls: tuple[list[str], ...] = (FOUR,)
     way: Way = "calls"
     pause: float = 0.0
@@ -72,4 +70,4 @@ class Row:
     @property
     def several(self) -> bool:
         """Whether the client is given a list of servers."""
-        return bool(self.beside or self.urls or self.twice)
+        return bool(self.beside or self.urls or self.way == "twice")

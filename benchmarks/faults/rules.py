@@ -129,6 +129,7 @@ def _is_due_error(seen: Seen) -> bool:
 RIGHT = Rule(words="the right vectors", holds=_is_right)
 ERROR = Rule(words="an error", holds=_is_due_error)
 UNREACHED = Rule(words="an error", holds=lambda seen: _is_error(seen) and not seen.requests)
+UNSENT = Rule(words="an error, and no text sent", holds=lambda seen: _is_error(seen) and not seen.sent)
 RIGHT_OR_ERROR = Rule(
     words="the right vectors or an error", holds=lambda seen: _is_right(seen) or _is_due_error(seen)
 )

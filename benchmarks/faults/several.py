@@ -7,7 +7,7 @@ from itertools import count
 from typing import Any
 
 from benchmarks.faults.row import Row
-from benchmarks.faults.rules import ERROR, RIGHT, RIGHT_OR_LOUD, UNREACHED, within
+from benchmarks.faults.rules import ERROR, RIGHT, RIGHT_OR_LOUD, UNSENT, within
 from benchmarks.faults.servers import FOUR, MANY, Serve, always, refusing, scripted
 from embedwire.testing import Answer, EmbeddingServer, Request, vector
 
@@ -131,6 +131,6 @@ SEVERAL: dict[str, list[Row]] = {
             beside=(always(Answer.error(500, "internal error")),) * 2,
             rules=(ERROR, within(30)),
         ),
-        Row(name="the same server twice in the list", twice=True, rules=(UNREACHED,)),
+        Row(name="the same server twice in the list", way="twice", rules=(UNSENT,)),
     ],
 }

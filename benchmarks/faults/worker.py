@@ -24,7 +24,7 @@ from typing import Any, Literal, TypeAlias
 from benchmarks.faults.clients import DOORS, Door, Options
 
 Way: TypeAlias = Literal[
-    "calls", "loops", "together", "fork", "pickle", "repr", "dump", "misplaced", "log", "atexit"
+    "calls", "loops", "together", "fork", "pickle", "repr", "dump", "misplaced", "twice", "log", "atexit"
 ]
 Embed: TypeAlias = Callable[[list[str]], Any]
 
@@ -50,8 +50,8 @@ class Job:
             its own. `"fork"`: one call, then a fork, then the others by turns in parent and child. `"pickle"`:
             one call, then the others with a copy out of a pickle. `"repr"`, `"dump"`: no call, only what shows.
             `"together"`: all at once on one event loop; a call of one text is a query. `"misplaced"`: the key is
-            passed as `timeout`. `"log"`: in the second call a log handler raises SystemExit, once. `"atexit"`: the
-            second call is made by an `atexit` handler.
+            passed as `timeout`. `"twice"`: the server stands twice in the list of servers. `"log"`: in the second
+            call a log handler raises SystemExit, once. `"atexit"`: the second call is made by an `atexit` handler.
         calls: The texts of each call.
         each: How the options of each call's own object differ; empty: all calls use one object.
         workers: The most calls that go on at once.
@@ -239,8 +239,18 @@ def _pickle(door: Door, job: Job, observed: Observed) -> None:
 
 
 def _misplaced(door: Door, job: Job, observed: Observed) -> None:
+    _made_anew(door, replace(job.options, timeout=job.options.key), job, observed)
+
+
+def _twice(door: Door, job: Job, observed: Observed) -> None:
+    _made_anew(door, replace(job.options, others=(job.options.url,)), job, observed)
+
+
+def _made_anew(door: Door, options: Options, job: Job, observed: Observed) -> None:
+    """With a client that is made for each call, which may fail where it is made."""
+
     def embed(texts: list[str]) -> Any:
-        made = type(door)(replace(job.options, timeout=job.options.key))
+        made = type(door)(options)
         return made.embed(made.client, texts)
 
     observed.calls += [_call(embed, texts) for texts in job.calls]
@@ -296,6 +306,7 @@ WAYS: dict[Way, Callable[[Door, Job, Observed], None]] = {
     "dump": _dump,
     "repr": _repr,
     "misplaced": _misplaced,
+    "twice": _twice,
     "log": _exit_in_log,
     "atexit": _atexit,
 }
