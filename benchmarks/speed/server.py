@@ -123,7 +123,9 @@ class Mock:
 def _read(body: bytes) -> tuple[list[int], list[int]]:
     """The numbers of the texts in a request, and about how many bytes each has."""
     found = list(NUMBER.finditer(body))
-    if len(found) <= body.count(b'","', body.find(b"["), body.find(b"]")):  # somebody else's texts, among them
+    if len(found) <= body.count(
+        b'","', body.find(b"["), body.find(b"]")
+    ):  # somebody else's texts, among them
         told = json.loads(body)["input"]
         told = [told] if isinstance(told, str) else told
         matches = [NUMBER.search(one.encode()) for one in told]

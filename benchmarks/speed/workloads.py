@@ -12,7 +12,7 @@ REASONS: dict[str, str] = {
     "lists: CPU beside langchain-openai async": _EACH_REQUEST,
     "matrix: CPU beside baseten's": _EACH_REQUEST,
     "batches of 5: CPU beside baseten": _EACH_REQUEST,
-    "one async query: median beside baseten's": f"{_EACH_REQUEST}; aiohttp, the loop and the kernel take two thirds of it",
+    "one async query: median beside baseten's": f"{_EACH_REQUEST}; aiohttp, loop and kernel are two thirds of it",
     "one sync query: median beside baseten's": f"{_EACH_REQUEST}; and the way to the loop thread and back",
     "2,000 queries: time beside baseten": "the server's own 2 ms a text at 4 slots are 0.091 of baseten's 11 s",
     "bulk beside queries: rate over the best fixed numbers', like llama.cpp, 4 slots": (
