@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from functools import partial
 
 from embedwire._http.records import Job, Refused, never
@@ -104,7 +104,7 @@ class Dispatcher:
         await _take(self._calls.fail(calls, error))
         self._look()
 
-    async def close(self, pools: Iterable[Pool]) -> None:
+    async def close(self, pools: Collection[Pool]) -> None:
         """Cancels what is under way to servers that nobody uses any more, and waits until connections are let go of."""
         lanes = [self._lanes[pool] for pool in pools if pool in self._lanes]
         tasks = [*self._several.tasks(pools), *(task for lane in lanes for task in lane.tasks())]

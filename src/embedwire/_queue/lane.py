@@ -243,13 +243,7 @@ def _limits(route: Route, kind: Kind, now: float) -> Limits:
     if rate is None:
         return limits
     room = route.visitor.limiter(rate).room(now)
-    return Limits(
-        texts=least(limits.texts, room.texts),
-        chars=least(limits.chars, room.chars),
-        work=limits.work,
-        free=limits.free,
-        alone=limits.alone,
-    )
+    return replace(limits, texts=least(limits.texts, room.texts), chars=least(limits.chars, room.chars))
 
 
 def _share(calls: Iterable[Call], limits: Limits, places: int) -> int | None:

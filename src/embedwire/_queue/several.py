@@ -26,19 +26,12 @@ class Several:
     """Sends the batches of one pool. Its state is the servers that are compared again, as they may be others by now.
 
     Args:
-        pool: The servers.
-        back: Called with each server that is in use from now on.
-        fail: Called with the reason where none is, and how many requests it took to find out.
+        meeting: Sees to the servers of the pool.
     """
 
-    def __init__(
-        self,
-        pool: Pool,
-        back: Callable[[Member], None],
-        fail: Callable[[Pool, Fault | Exception, int], None],
-    ) -> None:
-        self.pool = pool
-        self.meeting = Meeting(pool, back, fail)
+    def __init__(self, meeting: Meeting) -> None:
+        self.meeting = meeting
+        self.pool = pool = meeting.pool
         self._rechecks: dict[Member, asyncio.Task[Fault | None]] = {}
         self._measuring: dict[Member, asyncio.Task[Any]] = {}
         self._hedges = None if pool.hedge is None else Hedges(pool.hedge)
@@ -224,7 +217,8 @@ class Everyone:
         """That of a pool."""
         several = self._all.get(pool)
         if several is None:
-            several = self._all[pool] = Several(pool, partial(self._back, pool), self._fail)
+            meeting = Meeting(pool, partial(self._back, pool), self._fail)
+            several = self._all[pool] = Several(meeting)
         return several
 
     def begin(self, pool: Pool) -> None:
