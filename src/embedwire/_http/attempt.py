@@ -149,7 +149,7 @@ class Attempt:
         facts, form, trials = self.facts, self._job.form, self._trials
         if self._tried or trials is None or facts in trials or not is_open(form, facts):
             return False
-        if not self._job.spare:
+        if not self._job.spare():
             return False
         trials.add(facts)
         self._sample, self._tried = facts.sample, True

@@ -92,7 +92,7 @@ class Job:
         kind: Queries go first.
         texts: In the order of the vectors.
         waiting: Texts that wait behind these.
-        spare: One more text would be within every limit.
+        spare: Whether one more text would be within every limit.
         until: The moment, in loop time, after which nobody wants the answer; None: somebody always does.
         suspicious: Whether a failure that strikes again may be one text's: several callers share the request, or
             others of this form went well meanwhile.
@@ -105,7 +105,7 @@ class Job:
     kind: Kind
     texts: list[str]
     waiting: int = 0
-    spare: bool = False
+    spare: Callable[[], bool] = never
     until: Callable[[], float | None] = no_end
     suspicious: Callable[[], bool] = never
     history: History = NEW

@@ -13,7 +13,7 @@ from embedwire._http.dimensions import fit
 from embedwire._http.exchange import Request
 from embedwire._http.fields import REFUSALS
 from embedwire._http.place import Place
-from embedwire._http.records import NEW, Action, Fault, Job, Refused, Vectors
+from embedwire._http.records import NEW, Action, Fault, Job, Refused, Vectors, never
 from embedwire._http.serving import Serving
 from embedwire._http.transport import Transport
 from embedwire._http.turns import Turns
@@ -118,7 +118,7 @@ class Sending:
                 return False
             position = min(np.flatnonzero(told).tolist(), key=lambda place: len(job.texts[place]))
             form = replace(job.form, encoding="float")
-            one = replace(job, form=form, texts=[job.texts[position]], spare=False, history=NEW)
+            one = replace(job, form=form, texts=[job.texts[position]], spare=never, history=NEW)
             await self._turns.take(one.form, one.texts, one.kind, slot)
             try:
                 decimal = await self._run(one, slot, self._attempt(one, attempt.name, None))

@@ -140,7 +140,8 @@ class Dispatcher:
             del self._lanes[lane.pool]
             lane.pool.dismiss(lane)
             self._several.rest(lane.pool)
-            lane.rest()
+            for kind in KINDS:
+                lane.rest(kind, over=True)
 
     def _taken_in(self, pool: Pool, member: Member) -> None:
         """A server is in use from now on."""
@@ -158,14 +159,13 @@ class Dispatcher:
     def _start_next(self) -> bool:
         now = asyncio.get_running_loop().time()
         for kind in reversed(KINDS) if self._queries_in_a_row >= BULK_EVERY else KINDS:
-            free = {slots: places for slots in self._slots if (places := slots.free(kind))}
-            if not free:
-                continue
-            if any(slots.resume(kind) for slots in free) or self._form(kind, now, free):
-                self._queries_in_a_row = self._queries_in_a_row + 1 if kind == "query" else 0
-                return True
+            if _waits(kind, self._lanes.values(), self._slots):
+                free = {slots: places for slots in self._slots if (places := slots.free(kind))}
+                if free and (any(slots.resume(kind) for slots in free) or self._form(kind, now, free)):
+                    self._queries_in_a_row = self._queries_in_a_row + 1 if kind == "query" else 0
+                    return True
             for lane in self._lanes.values():
-                lane.rest(kind, free)
+                lane.rest(kind)
         return False
 
     def _form(self, kind: Kind, now: float, free: dict[Slots, int]) -> bool:
@@ -231,6 +231,14 @@ class Dispatcher:
                 self._look()
 
 
+def _waits(kind: Kind, lanes: Iterable[Lane], slots: Iterable[Slots]) -> bool:
+    """Whether there is anything to start: a text, or a repeat."""
+    for lane in lanes:
+        if lane.calls[kind] or lane.parts[kind]:
+            return True
+    return any(one.waits(kind) for one in slots)
+
+
 def _number(batch: Batch, now: float, places: int) -> int:
     """Tells the sizes of a batch that is sent; its number there."""
     lane, route = batch.lane, batch.route
@@ -248,7 +256,7 @@ def _job(batch: Batch, waiting: int) -> Job:
         kind=batch.kind,
         texts=batch.texts,
         waiting=waiting,
-        spare=not batch.history.sent and lane.has_room(batch),
+        spare=batch.spare,
         until=batch.until,
         suspicious=batch.suspicious,
         history=batch.history,

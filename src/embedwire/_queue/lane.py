@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict, deque
-from collections.abc import Container, Iterable
+from collections.abc import Iterable
 from dataclasses import replace
 from itertools import chain
 
@@ -13,7 +13,6 @@ from embedwire._http.discovery import LEARN_FROM
 from embedwire._queue.pool import Member, Pool, Route
 from embedwire._queue.records import ROWS, Batch, Call, Item
 from embedwire._servers.sizes import Limits, least
-from embedwire._servers.slots import Slots
 from embedwire._servers.tuner import PER_TEXT
 from embedwire._settings.options import Kind
 
@@ -85,14 +84,12 @@ class Lane:
         rate = route.form.rate
         return now if rate is None else max(now, route.visitor.limiter(rate).next_moment(now))
 
-    def rest(self, kind: Kind | None = None, free: Container[Slots] | None = None) -> None:
-        """There is a slot and nothing for it, so that no size can be measured now; of a kind, and at servers."""
-        for one in KINDS if kind is None else (kind,):
-            if self.calls[one]:
-                continue
-            for member in self.pool.members:
-                if free is None or member.route.slots in free:
-                    member.route.sizes.rest(one)
+    def rest(self, kind: Kind, *, over: bool = False) -> None:
+        """Where there is a slot and nothing for it, or no work at all, no size can be measured now."""
+        for member in () if self.calls[kind] else self.pool.members:
+            sizes = member.route.sizes
+            if sizes.are_measured(kind) and (over or member.route.slots.free(kind)):
+                sizes.rest(kind)
 
     def enter(self, call: Call, most: int) -> None:
         """Puts a call's next texts into the queue."""

@@ -318,6 +318,10 @@ class Batch:
             last = max(last, call.deadline)
         return last
 
+    def spare(self) -> bool:
+        """Whether it may carry one text more, which shows what base64 carries."""
+        return not self.history.sent and self.lane.has_room(self)
+
     def suspicious(self) -> bool:
         """Whether a failure that strikes again may be one text's: several calls share it, or others went well."""
         return self.lane.successes > self.since or len(self.callers()) > 1

@@ -273,6 +273,10 @@ class FormSizes:
             self.tuners["document"].query(now)
         return self.tuners[kind].sent(self, work, now, all_taken=all_taken, allowed=window.allowed)
 
+    def are_measured(self, kind: Kind) -> bool:
+        """Whether it matters that there is a place for a request, and no text for it."""
+        return self.tuners[kind].measures(self)
+
     def rest(self, kind: Kind) -> None:
         """There is a place for a request, and no text for it."""
         self.tuners[kind].idle(self)

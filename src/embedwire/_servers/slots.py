@@ -53,12 +53,16 @@ class Slots:
 
     def free(self, kind: Kind) -> int:
         """How many more requests of a kind may be sent: by the smallest wish, or less where the server had trouble."""
-        wishes = [wish() for wish in self._wishes.values()] or [Wish.of(DEFAULT_CONCURRENCY)]
-        most = min(*(wish.all for wish in wishes), self.window.allowed or sys.maxsize)
-        left = most - self.in_flight
-        if kind == "document":
-            left = min(left, *(wish.documents - self.documents for wish in wishes))
-        return max(0, left)
+        documents = most = sys.maxsize if self._wishes else DEFAULT_CONCURRENCY
+        for wish in self._wishes.values():
+            wanted = wish()
+            documents, most = min(documents, wanted.documents), min(most, wanted.all)
+        left = min(most, self.window.allowed or most) - self.in_flight
+        return max(0, left if kind == "query" else min(left, documents - self.documents))
+
+    def waits(self, kind: Kind) -> bool:
+        """Whether a repeat waits for a slot."""
+        return bool(self._waiting[kind])
 
     def enlist(self, who: object, wish: Callable[[], Wish]) -> None:
         """Somebody has work here, and wants at most so many requests in flight."""

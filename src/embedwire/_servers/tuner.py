@@ -153,6 +153,10 @@ class Tuner:
             self._judge(found, now)
             self._tell()
 
+    def measures(self, who: object) -> bool:
+        """Whether the last round was of somebody's requests."""
+        return self._measures is who
+
     def idle(self, who: object) -> None:
         """Somebody has less work than could be in flight: nothing can be measured now, if it was his."""
         if self._measures is who:
