@@ -321,7 +321,7 @@ class TestTheDisk:
         """No space left is told in a line; what was written is kept, and gone on with."""
         from embedwire.bulk import spool
 
-        write, room = spool._write, [60]
+        write, room = spool.write, [60]
 
         def full(file: Any, data: bytes) -> None:
             room[0] -= 1
@@ -332,7 +332,7 @@ class TestTheDisk:
 
         client = EmbeddingClient(server.url, batch_size=5, concurrency=1)
         with monkeypatch.context() as patched:
-            patched.setattr(spool, "_write", full)
+            patched.setattr(spool, "write", full)
             with pytest.raises(
                 UsageError, match=r"o\.jsonl cannot be written: No space left on device\. What was"
             ):

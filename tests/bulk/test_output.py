@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 import pytest
 
@@ -120,10 +122,11 @@ def kill_at(monkeypatch: pytest.MonkeyPatch, count: int) -> None:
         if dies():
             raise Killed
 
-    monkeypatch.setattr("embedwire.bulk.spool._write", spool_write)
+    monkeypatch.setattr("embedwire.bulk.spool.write", spool_write)
     monkeypatch.setattr("embedwire.bulk.spool.sync", sync)
     monkeypatch.setattr("embedwire.bulk.output.sync", sync)
     monkeypatch.setattr("embedwire.bulk.manifest.sync", sync)
+    monkeypatch.setattr("embedwire.bulk.parquet.sync", sync)
     monkeypatch.setattr("embedwire.bulk.output.os.replace", replace)
 
 
@@ -219,19 +222,41 @@ class TestFormats:
     @pytest.mark.parametrize("step", [1, 2, 4])
     def test_columns_of_json(self, tmp_path: Path, values: list[Any], expected: list[Any], step: int) -> None:
         """A column gets the type that holds all its values, or is JSON, however the rows came."""
-        columns = Columns(text="text", id=None, keep=("x",))
-        form = Parquet(columns, "float32")
-        layout = Layout(tmp_path / "out.parquet", ".parquet", None)
-        output = Output(layout, form, "float32", Rejects(None), resume=False, overwrite=False)
-        output.begin({})
-        for start in range(0, 4, step):
-            part = [{"x": value} for value in values[start : start + step]]
-            output.append(done(*range(start, start + step), carried=part))
-        output.finish()
-        output.close()
+        write_values(tmp_path, values, None, step)
         table = pq.read_table(tmp_path / "out.parquet")
         assert table["x"].to_pylist() == expected
         assert table["row"].to_pylist() == [0, 1, 2, 3]
+
+    @pytest.mark.parametrize("step", [1, 2, 3, 8])
+    def test_json_is_the_same_however_rows_came(self, tmp_path: Path, step: int) -> None:
+        """What becomes JSON does not depend on what stood beside it: neither whole numbers nor lists of them."""
+        values = [1, 0.5, 2.0, "a", [1, 2], [0.5, 3], 2**60, None]
+        write_values(tmp_path, values, None, step)
+        told = ["1", "0.5", "2", '"a"', "[1,2]", "[0.5,3]", "1152921504606846976", None]
+        assert pq.read_table(tmp_path / "out.parquet")["x"].to_pylist() == told
+
+    @pytest.mark.parametrize("step", [1, 2, 4])
+    def test_whole_numbers_beyond_float64(self, tmp_path: Path, step: int) -> None:
+        """A whole number that float64 does not hold is never rounded: beside a fraction it is JSON."""
+        write_values(tmp_path, [2**60 + 1, 1, 0.5, 2], None, step)
+        table = pq.read_table(tmp_path / "out.parquet")
+        assert table["x"].to_pylist() == ["1152921504606846977", "1", "0.5", "2"]
+
+    def test_a_file_is_made_while_rows_come(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Before the end most row groups are written, also where a wider type made the file begin again."""
+        monkeypatch.setattr("embedwire.bulk.parquet.GROUP", 3 * 4 * WIDTH)
+        write_values(tmp_path / "whole", [*range(10), 0.5, *range(9)], None, 20)
+        output = output_of_values(tmp_path / "growing", None)
+        for number, value in enumerate([*range(10), 0.5, *range(9)]):
+            output.append(done(number, carried=[{"x": value}]))
+        made = tmp_path / "growing" / "out.parquet.work" / "00000.parquet"
+        assert made.stat().st_size > 500  # five groups of six; their end is missing
+        output.finish()
+        output.close()
+        file = pq.ParquetFile(tmp_path / "growing" / "out.parquet")
+        assert [file.metadata.row_group(at).num_rows for at in range(7)] == [3] * 6 + [2]
+        assert file.read()["x"].to_pylist() == [*range(10), 0.5, *range(9)]
+        assert files(tmp_path / "growing") == files(tmp_path / "whole")
 
     def test_dtypes(self) -> None:
         """float16 rounds, int8 scales each vector to its largest number, binary keeps the signs."""
@@ -242,6 +267,89 @@ class TestFormats:
         assert kept(vectors, "binary").tolist() == [[0b10100000], [0], [0b01100000]]
         with pytest.raises(InputError, match="float16 cannot hold"):
             kept(np.array([[1e6]], np.float32), "float16")
+
+
+class TestFolders:
+    """The files of a folder are one table, whatever each of them holds."""
+
+    VALUES: tuple[tuple[list[Any], str], ...] = (
+        ([1, 2, 3, 0.5, None, 4], "double"),
+        ([None, None, 1, 2, None, 3], "int64"),
+        ([None, None, None, None, "a", None], "string"),
+        ([1, 2, "a", None, 0.5, True], "string"),
+        (["a", "b", 1, 2, None, {"b": [1]}], "string"),
+        ([2**60 + 1, 1, 2, 3, 0.5, 4], "string"),
+        ([[], [1], None, [0.5], [2], []], "list<element: double>"),
+    )
+
+    @pytest.mark.parametrize(("values", "kind"), VALUES)
+    def test_have_the_same_types(self, tmp_path: Path, values: list[Any], kind: str) -> None:
+        """All files have the type, and the values, that one file has; a kill at any moment changes nothing."""
+        write_values(tmp_path / "one", values, None, 6)
+        write_values(tmp_path / "whole", values, 2, 2)
+        one = pq.read_table(tmp_path / "one" / "out.parquet")
+        dataset = ds.dataset(tmp_path / "whole" / "out", format="parquet")
+        assert str(dataset.schema.field("x").type) == kind
+        assert dataset.to_table()["x"].to_pylist() == one["x"].to_pylist()
+        schemas = [pq.read_schema(path) for path in sorted((tmp_path / "whole" / "out").glob("*.parquet"))]
+        assert len(schemas) == 3
+        assert all(schema.equals(schemas[0]) for schema in schemas)
+
+    @pytest.mark.parametrize("values", [VALUES[0][0], VALUES[3][0]])
+    def test_kills(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, values: list[Any]) -> None:
+        """A run that is killed at its n-th step, for every n, ends with the same files as one that is not."""
+        write_values(tmp_path / "whole", values, 2, 2)
+        for count in range(1000):
+            folder = tmp_path / f"killed {count}"
+            with monkeypatch.context() as patched:
+                kill_at(patched, count)
+                try:
+                    write_values(folder, values, 2, 2)
+                except Killed:
+                    pass
+                else:
+                    break
+            write_values(folder, values, 2, 1)
+            assert files(folder) == files(tmp_path / "whole"), count
+        assert count > 10
+
+    def test_of_columns_with_types(self, tmp_path: Path) -> None:
+        """Columns of Arrow that differ between inputs become one type, too."""
+        output = output_of_values(tmp_path, 2)
+        first = pa.record_batch({"x": pa.array([1, 2], pa.int32())})
+        second = pa.record_batch({"x": pa.array([2**40, None], pa.int64())})
+        for start, batch in ((0, first), (2, second)):
+            output.append(done(start, start + 1, carried=batch))
+        output.finish()
+        output.close()
+        table = ds.dataset(tmp_path / "out", format="parquet").to_table()
+        assert (table.schema.field("x").type, table["x"].to_pylist()) == (pa.int64(), [1, 2, 2**40, None])
+
+
+def output_of_values(folder: Path, per_file: int | None) -> Output:
+    """An output with the column ``x``, begun or gone on with."""
+    folder.mkdir(exist_ok=True)
+    form = Parquet(Columns(text="text", id=None, keep=("x",)), "float32")
+    layout = Layout(folder / ("out" if per_file else "out.parquet"), ".parquet", per_file)
+    output = Output(layout, form, "float32", Rejects(None), resume=True, overwrite=False)
+    try:
+        output.begin({})
+    except BaseException:
+        output.close()
+        raise
+    return output
+
+
+def write_values(folder: Path, values: list[Any], per_file: int | None, step: int) -> None:
+    """Writes the column ``x`` as far as it is not written yet, so many rows at a time."""
+    output = output_of_values(folder, per_file)
+    try:
+        while (first := output.position.next) < len(values):
+            some = values[first : first + step]
+            output.append(done(*range(first, first + len(some)), carried=[{"x": value} for value in some]))
+        output.finish()
+    finally:
+        output.close()
 
 
 class TestWhoMayWrite:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -218,6 +219,40 @@ class TestBadFiles:
         ):
             list(chunks)
 
+    @pytest.mark.parametrize(
+        ("name", "begin", "message"),
+        [
+            ("a.jsonl", '{"text": "a"}'.encode("utf-16"), "is UTF-16; make it UTF-8: iconv"),
+            ("a.csv", "text,tag\na,b\n".encode("utf-16-be"), "is no text in UTF-8, but UTF-16"),
+            ("a.txt", "one\ntwo\n".encode("utf-16-le"), "is no text in UTF-8, but UTF-16"),
+            (
+                "a.txt",
+                gzip.compress(b"one"),
+                "is compressed with gzip; unpack it, or let its name end in .gz",
+            ),
+            ("a.csv", zstd(b"text\n"), "is compressed with Zstandard"),
+            ("a.jsonl", b"PAR1abc", "is Parquet; say so: --input-format parquet"),
+            ("a.txt.gz", b"no archive", "cannot be read to its end: Not a gzipped file"),
+            ("a.jsonl", b'\n[{"text": "a"}]', "line 2 begins a JSON array; give an object a line"),
+            ("a.csv", b"text,tag,text\na,b,c\n", "line 1 names the column 'text' 2 times"),
+            ("a.csv", b"tag;text\na;b\n", "has no column 'text'; it has 'tag;text'"),
+        ],
+    )
+    def test_what_is_no_such_file(self, tmp_path: Path, name: str, begin: bytes, message: str) -> None:
+        """A file of another kind than its name says is told by what it is, before one of its rows is taken."""
+        (tmp_path / name).write_bytes(begin)
+        with pytest.raises(InputError, match=rf"{re.escape(name)},? {re.escape(message)}"):
+            read(tmp_path / name)
+
+    def test_a_column_that_is_there_twice(self, tmp_path: Path) -> None:
+        """Of two columns with one name none is chosen; where they are not needed, they do no harm."""
+        twice = pa.table([["one"], ["1"], ["2"]], names=["text", "tag", "tag"])
+        pq.write_table(twice, tmp_path / "a.parquet")
+        with pytest.raises(InputError, match="has the column 'tag' 2 times"):
+            read(tmp_path / "a.parquet")
+        (tmp_path / "a.csv").write_text("text,more,more,tag\none,1,2,3\n")
+        assert read(tmp_path / "a.csv")[0].texts == ["one"]
+
     def test_a_line_without_end(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         """A line too long to be a row, a JSON array perhaps, is refused before it fills the memory."""
         monkeypatch.setattr("embedwire.bulk.reading.LINE", 100)
@@ -241,6 +276,13 @@ class TestSources:
         assert (Path(only.name).name, only.format) == ("b.jsonl", "jsonl")
         (packed,) = sources_of([f"{tmp_path}/*.gz"], None)
         assert (packed.format, packed.packed) == ("csv", "gz")
+
+    def test_what_the_run_writes_is_no_input(self, tmp_path: Path) -> None:
+        """A file that is to be written is never read, nor replaced while it is."""
+        (tmp_path / "out").mkdir()
+        (tmp_path / "out" / "part-0.parquet").touch()
+        with pytest.raises(InputError, match="is to be written by this run, so it cannot be read"):
+            sources_of([tmp_path / "out" / "part-0.parquet"], None, [tmp_path / "out"])
 
     @pytest.mark.parametrize(
         ("inputs", "told", "message"),

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 from rich.console import Console
 
+from embedwire import EmbeddingClient
+from embedwire.bulk import embed_rows
 from embedwire.bulk.progress import Pace, clock, fitting, short, words
 from embedwire.bulk.records import Progress
-from embedwire.bulk.showing import Bar, Callback, Lines, Rewritten, drawn, shower
+from embedwire.bulk.showing import Bar, Callback, JsonLines, Lines, Rewritten, drawn, shower
 from embedwire.testing import EmbeddingServer
 from tests.bulk.conftest import documents, write_jsonl
 
@@ -145,3 +149,23 @@ def test_a_real_terminal(here: Path, server: EmbeddingServer, columns: int) -> N
     assert process.wait() == 0
     assert b"50 rows in o.npy" in said
     assert b"100%" in said
+
+
+def test_nobody_reads(tmp_path: Path) -> None:
+    """A pipe that is full, as nobody reads it, holds up what is shown, and not the run."""
+    there = tmp_path / "o.npy"
+
+    class Full(io.StringIO):
+        def write(self, text: str) -> int:
+            while not there.exists():  # as long as that: it would be for ever, if the run waited for it
+                time.sleep(0.01)
+            return super().write(text)
+
+    class Often(JsonLines):
+        every = 0.001
+
+    full = Full()
+    with EmbeddingServer(latency=0.01) as server:
+        client = EmbeddingClient(server.url, batch_size=5, concurrency=1)
+        embed_rows([f"text {number}" for number in range(50)], there, client, progress=Often(full))
+    assert json.loads(full.getvalue().splitlines()[-1])["phase"] == "done"

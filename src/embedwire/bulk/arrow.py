@@ -100,10 +100,12 @@ def missing(name: str, source: Source, there: Sequence[str]) -> InputError:
 
 
 def _check_schema(schema: Any, source: Source, columns: Columns) -> list[str]:
-    wanted = list(dict.fromkeys([columns.text, *columns.carried]))
+    wanted = list(columns.all)
     for name in wanted:
         if name not in schema.names:
             raise missing(name, source, schema.names)
+        if schema.names.count(name) > 1:
+            raise InputError(f"{source.name} has the column {name!r} {schema.names.count(name)} times")
     pa = arrow("Arrow")
     kind = schema.field(columns.text).type
     if pa.types.is_dictionary(kind):

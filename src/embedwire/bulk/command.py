@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -24,6 +25,9 @@ def one_line() -> Iterator[None]:
         yield
     except EmbedwireError as error:
         sys.exit(f"embedwire: {error}")
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # else Python tries it once more at its end
+        sys.exit("embedwire: nobody reads what it says any more. What was done is kept; go on with --resume")
 
 
 def client(
@@ -71,6 +75,8 @@ def run(
     as_json: bool,
 ) -> None:
     """Embeds, and shows how far it is: on stderr, or as JSON on stdout."""
+    if as_json and sys.stdout is None:
+        raise InputError("stdout is closed, and --json writes there")
     lines = JsonLines(sys.stdout) if as_json else None
     report = embed_file(inputs, out, client, progress=lines or not quiet, **arguments)
     if lines is not None:

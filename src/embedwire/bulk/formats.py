@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import io
 import json
 import os
 from collections.abc import Sequence
@@ -17,6 +18,22 @@ from embedwire.bulk.records import ROW, VECTOR, Columns, Dtype, Row
 from embedwire.exceptions import InputError
 
 HEADER = 128  # bytes before the numbers of a .npy file
+
+
+class Making(Protocol):
+    """The whole file of one shard, which is made of the shard's files while these grow."""
+
+    def grow(self, rows: int, width: int) -> None:
+        """So many rows, of vectors of ``width`` numbers, are in the shard's files: does a part of what is to do."""
+        ...
+
+    def finish(self, rows: int, width: int) -> Path:
+        """Makes the rest, and returns the file; it may be one of the shard's. Made twice it is the same."""
+        ...
+
+    def close(self) -> None:
+        """Lets go of what is open; twice is fine."""
+        ...
 
 
 class Format(Protocol):
@@ -40,8 +57,12 @@ class Format(Protocol):
         """What is added to each of the files, for these rows and their vectors as they are kept."""
         ...
 
-    def finish(self, parts: Sequence[Path], rows: int, width: int) -> Path:
-        """Makes a whole file of them, which is returned; it may be one of them. Twice makes the same."""
+    def making(self, parts: Sequence[Path], before: Path | None) -> Making:
+        """What makes a whole file of them; ``before`` is the last file that was finished."""
+        ...
+
+    def align(self, files: Sequence[Path], work: Path) -> None:
+        """Sees to it that the files of a complete output are of one kind; ``work`` is a folder for what that needs."""
         ...
 
 
@@ -75,6 +96,23 @@ def kept_as(dtype: Dtype, width: int) -> tuple[np.dtype[Any], int]:
     return np.dtype({"float32": "<f4", "float16": "<f2", "int8": "i1"}[dtype]), width
 
 
+class Grown:
+    """A file that is whole as soon as its last row is there."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def grow(self, rows: int, width: int) -> None:
+        """Nothing."""
+
+    def finish(self, rows: int, width: int) -> Path:
+        """Nothing is left to do."""
+        return self._path
+
+    def close(self) -> None:
+        """Nothing."""
+
+
 class Npy:
     """``.npy``: the vectors alone, in the order of the rows, shape (rows, numbers)."""
 
@@ -92,15 +130,27 @@ class Npy:
         """Their numbers."""
         return [np.ascontiguousarray(vectors).tobytes()]
 
-    def finish(self, parts: Sequence[Path], rows: int, width: int) -> Path:
-        """Writes the header."""
+    def making(self, parts: Sequence[Path], before: Path | None) -> Making:
+        """What writes the header."""
+        return _NpyFile(parts[0], self._dtype)
+
+    def align(self, files: Sequence[Path], work: Path) -> None:
+        """They are."""
+
+
+class _NpyFile(Grown):
+    def __init__(self, path: Path, dtype: Dtype) -> None:
+        super().__init__(path)
+        self._dtype: Dtype = dtype
+
+    def finish(self, rows: int, width: int) -> Path:
         kind, numbers = kept_as(self._dtype, width)
         told = repr({"descr": kind.str, "fortran_order": False, "shape": (rows, numbers)}).encode()
         size = HEADER - 10
         header = b"\x93NUMPY\x01\x00" + size.to_bytes(2, "little") + told.ljust(size - 1) + b"\n"
-        with parts[0].open("r+b") as file:
+        with self._path.open("r+b") as file:
             file.write(header)
-        return parts[0]
+        return self._path
 
 
 class Jsonl:
@@ -131,9 +181,12 @@ class Jsonl:
                 lines.append(json.dumps(told, default=_as_json).encode() + b"\n")
         return [b"".join(lines)]
 
-    def finish(self, parts: Sequence[Path], rows: int, width: int) -> Path:
-        """It is whole already."""
-        return parts[0]
+    def making(self, parts: Sequence[Path], before: Path | None) -> Making:
+        """It grows into a whole one."""
+        return Grown(parts[0])
+
+    def align(self, files: Sequence[Path], work: Path) -> None:
+        """They are."""
 
 
 def carried_of(rows: Sequence[Row]) -> list[dict[str, Any]]:
@@ -164,6 +217,13 @@ def _as_json(value: object) -> object:
     if isinstance(value, (bytes, bytearray, memoryview)):
         return base64.b64encode(value).decode()
     return str(value)
+
+
+def write(file: io.FileIO, data: bytes) -> None:
+    """Writes all of it: a disk that fills up takes a part first."""
+    view = memoryview(data)
+    while view:
+        view = view[file.write(view) :]
 
 
 def sync(path: Path) -> None:

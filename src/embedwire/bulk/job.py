@@ -93,6 +93,8 @@ def job_of(
         )
     if VECTOR in columns.carried:
         raise InputError(f"the column {VECTOR!r} of the output is for the vectors; keep another one")
+    if rejects is not None and Path(rejects).resolve() == Path(out).resolve():
+        raise InputError(f"rejects needs a file of its own, and {os.fspath(out)} is for the vectors")
     return Job(
         out=Path(out),
         columns=columns,

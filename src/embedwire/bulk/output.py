@@ -95,7 +95,8 @@ class Output:
         self._next_spool()
         if self._shard.whole is not None:  # it was killed while it finished a file
             self._publish()
-        self._rejects.begin(self.position.next)
+        with written(self._rejects.path or self._layout.out):
+            self._rejects.begin(self.position.next)
 
     def append(self, done: Sequence[Done]) -> None:
         """Adds rows in their order, those without a vector to the rejects.
@@ -131,7 +132,8 @@ class Output:
                     "another model. What was written is kept; --resume when it serves the first one again"
                 )
         matrix = np.stack([vector for _, vector in good]) if good else np.empty((0, width), np.float32)
-        self._rejects.add(bad)
+        with written(self._rejects.path or self._layout.out):
+            self._rejects.add(bad)
         digest = before.digest
         for one in done:
             digest = digested(digest, one.row.text)
@@ -159,6 +161,7 @@ class Output:
         position = self._shard.position
         self._shard.close()
         self._spool = None
+        self._format.align(self._manifest.files, self._layout.work)
         self._manifest.end(position)
         shutil.rmtree(self._layout.work, ignore_errors=True)
 
@@ -182,8 +185,9 @@ class Output:
             self._next_spool()
 
     def _next_spool(self) -> None:
-        stem = self._layout.work / f"{len(self._manifest.files):05}"
-        self._spool = Spool(stem, self._format, self._manifest.position)
+        files = self._manifest.files
+        stem, last = self._layout.work / f"{len(files):05}", files[-1] if files else None
+        self._spool = Spool(stem, self._format, self._manifest.position, last)
 
 
 @contextmanager

@@ -1,8 +1,9 @@
-"""Parquet shards: numbers and columns grow in two plain files, of which the Parquet file is made when it is full."""
+"""Parquet shards: numbers and columns grow in two plain files, and the Parquet file is made of them meanwhile."""
 
 from __future__ import annotations
 
-import json
+import contextlib
+import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,20 +12,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from embedwire.bulk.arrow import arrow
-from embedwire.bulk.formats import by_chunk, kept_as
+from embedwire.bulk.columns import Types, inferred
+from embedwire.bulk.formats import by_chunk, kept_as, sync
 from embedwire.bulk.records import ROW, VECTOR, Columns, Dtype, Row
 
 GROUP = 2**23  # bytes of vectors in one row group
-_COMPACT: Any = {"default": str, "ensure_ascii": False, "separators": (",", ":")}
-AS_JSON = {b"embedwire": b"json"}  # marks a column of texts that stand for values of several types
 
 
 class Parquet:
-    """``.parquet``: the carried columns, and the vectors as lists of fixed size.
-
-    Columns of Arrow and Parquet input keep their types. Those of JSON and CSV get the type that holds all their values;
-    where there is none, and for objects, the values are written as JSON.
-    """
+    """``.parquet``: the carried columns, and the vectors as lists of fixed size."""
 
     suffix = ".parquet"
     parts = (".vectors", ".columns")
@@ -50,6 +46,40 @@ class Parquet:
             framed += [len(stored).to_bytes(8, "little"), stored]
         return [np.ascontiguousarray(vectors).tobytes(), b"".join(framed)]
 
+    def making(self, parts: Sequence[Path], before: Path | None) -> ParquetFile:
+        """A Parquet file whose columns have room for the values of those before it, too."""
+        types = Types.of(self._columns)
+        if before is not None:
+            types.widen(_columns(self._pq.read_schema(before)))
+        return ParquetFile(parts, types, self._dtype)
+
+    def align(self, files: Sequence[Path], work: Path) -> None:
+        """Gives the columns of all files the same types; files that lack them are made again, one after another."""
+        types = Types.of(self._columns)
+        for path in files:
+            types.widen(_columns(self._pq.read_schema(path)))
+        while not all(self._is_aligned(path, types, work) for path in files):
+            pass  # a value did not fit the type that it was to get, which is another one now
+
+    def _is_aligned(self, path: Path, types: Types, work: Path) -> bool:
+        if types.fits(self._pq.read_schema(path)):
+            return True
+        new = work / path.name
+        with self._pq.ParquetFile(path) as file, contextlib.ExitStack() as stack:
+            listed = file.schema_arrow.field(VECTOR)
+            writer = stack.enter_context(_writer(new, types.schema, listed))
+            for number in range(file.num_row_groups):
+                table = file.read_row_group(number)
+                arrays = types.cast(table)
+                if arrays is None:
+                    return False
+                table = self._pa.Table.from_arrays([*arrays, table.column(VECTOR)], schema=writer.schema)
+                writer.write_table(table, max(1, table.num_rows))
+        sync(new)
+        os.replace(new, path)
+        sync(path.parent)
+        return True
+
     def _batches(self, rows: Sequence[Row]) -> Iterator[Any]:
         start = 0
         for chunk, indexes in by_chunk(rows):
@@ -60,7 +90,7 @@ class Parquet:
             start += len(indexes)
             if isinstance(chunk.carried, list):
                 for name in self._columns.carried:
-                    array, field = self._inferred(name, [chunk.carried[index][name] for index in indexes])
+                    array, field = inferred(name, [chunk.carried[index][name] for index in indexes])
                     arrays.append(array)
                     fields.append(field)
             elif chunk.carried.num_columns:
@@ -69,109 +99,114 @@ class Parquet:
                 fields += list(taken.schema)
             yield self._pa.RecordBatch.from_arrays(arrays, schema=self._pa.schema(fields))
 
-    def _inferred(self, name: str, values: list[Any]) -> tuple[Any, Any]:
-        """An array of the values' own type, or of their JSON."""
-        if not any(isinstance(value, dict) for value in values):
-            try:
-                array = self._pa.array(values)
-            except (self._pa.ArrowException, OverflowError, TypeError):
-                pass
-            else:
-                if not self._pa.types.is_nested(array.type) or self._pa.types.is_list(array.type):
-                    return array, self._pa.field(name, array.type)
-        return _json(self._pa, values), self._pa.field(name, self._pa.string(), metadata=AS_JSON)
 
-    def finish(self, parts: Sequence[Path], rows: int, width: int) -> Path:
-        """Makes the Parquet file, a row group at a time."""
+class ParquetFile:
+    """A Parquet file, made of a shard's files as these grow, so that little is left to do when the last row is there.
+
+    It has no end before that, so that a kill loses it, and it is made again, of the same files. Its state is the
+    writer, how many rows that has, and the columns that were read for the next row group.
+
+    Args:
+        parts: The shard's files.
+        types: Of the columns so far.
+        dtype: Of the numbers.
+    """
+
+    def __init__(self, parts: Sequence[Path], types: Types, dtype: Dtype) -> None:
+        self._parts, self._types, self._dtype = parts, types, dtype
+        self._path = parts[0].with_suffix(Parquet.suffix)
+        self._pa = arrow("Parquet output")
+        self._open = contextlib.ExitStack()
+        self._writer: Any = None
+        self._done = 0
+        self._read: list[Any] = []
+
+    def grow(self, rows: int, width: int) -> None:
+        """Writes one row group, where there are rows enough."""
+        if rows - self._done >= self._group(width):
+            self._write(self._group(width), width)
+
+    def finish(self, rows: int, width: int) -> Path:
+        """Writes what is left."""
+        while self._writer is None or self._done < rows:
+            self._write(min(self._group(width), rows - self._done), width)
+        self._open.close()
+        return self._path
+
+    def close(self) -> None:
+        """Lets go of its files; twice is fine."""
+        with contextlib.suppress(OSError):  # of a full disk, which was told before
+            self._open.close()
+
+    def _group(self, width: int) -> int:
         kind, numbers = kept_as(self._dtype, width)
-        schema = self._unified(parts[1])
-        value = self._pa.from_numpy_dtype(kind)
-        listed = self._pa.list_(self._pa.field("element", value, nullable=False), numbers)
-        whole = self._pa.schema([*schema, self._pa.field(VECTOR, listed, nullable=False)])
-        path = parts[0].with_suffix(".parquet")
-        group = max(1, GROUP // (numbers * kind.itemsize)) if rows else 1
-        columns = self._tables(parts[1], schema, group)
-        names = [field.name for field in schema]
-        with (
-            self._pq.ParquetWriter(
-                path,
-                whole,
-                compression=dict.fromkeys(names, "zstd"),
-                use_dictionary=names,
-                write_statistics=names,
-            ) as writer,
-            parts[0].open("rb") as file,
-        ):
-            for start in range(0, rows, group):
-                count = min(group, rows - start)
-                flat = np.fromfile(file, kind, count * numbers)
-                vectors = self._pa.FixedSizeListArray.from_arrays(self._pa.array(flat), type=listed)
-                arrays = next(columns).columns if len(schema) else []
-                writer.write_table(self._pa.Table.from_arrays([*arrays, vectors], schema=whole), group)
-        return path
+        return max(1, GROUP // max(1, numbers * kind.itemsize))
 
-    def _frames(self, path: Path) -> Iterator[Any]:
-        with path.open("rb") as file:
-            while size := file.read(8):
-                yield self._pa.ipc.open_stream(file.read(int.from_bytes(size, "little")))
+    def _write(self, rows: int, width: int) -> None:
+        """Writes so many rows as a row group; begins again where their columns need wider types than those before."""
+        if self._writer is None:
+            self._begin(width)
+        tables = self._tables(rows)
+        wider = [self._types.widen(table.schema) for table in tables]
+        cast = None if any(wider) else [self._types.cast(table) for table in tables]
+        if cast is None or None in cast:
+            self._open.close()
+            self._writer = None
+            return
+        schema = self._types.schema
+        whole = [self._pa.Table.from_arrays(arrays, schema=schema) for arrays in cast]
+        columns = self._pa.concat_tables([schema.empty_table(), *whole])
+        vectors = self._numbers(rows, width, self._writer.schema.field(VECTOR).type)
+        group = self._pa.Table.from_arrays([*columns.columns, vectors], schema=self._writer.schema)
+        self._writer.write_table(group, max(1, rows))
+        self._done += rows
 
-    def _unified(self, path: Path) -> Any:
-        """The schema that holds the columns of all rows."""
-        kinds: dict[str, Any] = {}  # None: no one type holds all values
-        for frame in self._frames(path):
-            for field in frame.schema:
-                kind = None if _is_json(field) else field.type
-                known = kinds.setdefault(field.name, kind)
-                if known != kind:
-                    kinds[field.name] = self._both(known, kind)
-        return self._pa.schema([self._field(name, kind) for name, kind in kinds.items()])
+    def _numbers(self, rows: int, width: int, listed: Any) -> Any:
+        """The vectors of the next so many rows."""
+        if not rows:
+            return self._pa.array([], listed)
+        kind, numbers = kept_as(self._dtype, width)
+        flat = self._pa.array(np.fromfile(self._vectors, kind, rows * numbers))
+        return self._pa.FixedSizeListArray.from_arrays(flat, type=listed)
 
-    def _field(self, name: str, kind: Any) -> Any:
-        """A column of a type; None is for JSON, and a column without any value is one of texts."""
-        text = self._pa.string()
-        if kind is None:
-            return self._pa.field(name, text, metadata=AS_JSON)
-        return self._pa.field(name, text if self._pa.types.is_null(kind) else kind)
+    def _begin(self, width: int) -> None:
+        kind, numbers = kept_as(self._dtype, width)
+        element = self._pa.field("element", self._pa.from_numpy_dtype(kind), nullable=False)
+        listed = self._pa.field(
+            VECTOR, self._pa.list_(element, numbers or -1), nullable=False
+        )  # -1: of any length
+        self._done, self._read = 0, []
+        self._open = contextlib.ExitStack()
+        self._vectors, self._columns = (self._open.enter_context(path.open("rb")) for path in self._parts)
+        self._writer = self._open.enter_context(_writer(self._path, self._types.schema, listed))
 
-    def _both(self, one: Any, other: Any) -> Any:
-        """The type that holds the values of two; None where there is none."""
-        if one is None or other is None:
-            return None
-        schemas = [self._pa.schema([("", kind)]) for kind in (one, other)]
-        try:
-            return self._pa.unify_schemas(schemas, promote_options="permissive").field(0).type
-        except self._pa.ArrowException:
-            return None
-
-    def _tables(self, path: Path, schema: Any, rows: int) -> Iterator[Any]:
-        """The columns, so many rows at a time."""
-        waiting: list[Any] = []
-        count = 0
-        for frame in self._frames(path):
-            table = self._cast(frame.read_all(), schema)
-            waiting.append(table)
+    def _tables(self, rows: int) -> list[Any]:
+        """The columns of the next so many rows, as they came."""
+        count = sum(table.num_rows for table in self._read)
+        while count < rows and (size := self._columns.read(8)):
+            table = self._pa.ipc.open_stream(self._columns.read(int.from_bytes(size, "little"))).read_all()
+            self._read.append(table)
             count += table.num_rows
-            while count >= rows:
-                whole = self._pa.concat_tables(waiting)
-                yield whole.slice(0, rows)
-                waiting, count = [whole.slice(rows)], count - rows
-        if count:
-            yield self._pa.concat_tables(waiting)
-
-    def _cast(self, table: Any, schema: Any) -> Any:
-        arrays = []
-        for field in schema:
-            column = table.column(field.name)
-            if _is_json(field) and not _is_json(table.schema.field(field.name)):
-                column = _json(self._pa, column.to_pylist())
-            arrays.append(column.cast(field.type))
-        return self._pa.Table.from_arrays(arrays, schema=schema)
+        taken, self._read = self._read, []
+        if count > rows:
+            last = taken.pop()
+            more = last.num_rows - (count - rows)
+            taken.append(last.slice(0, more))
+            self._read.append(last.slice(more))
+        return taken
 
 
-def _json(pa: Any, values: list[Any]) -> Any:
-    texts = [None if value is None else json.dumps(value, **_COMPACT) for value in values]
-    return pa.array(texts, pa.string())
+def _columns(schema: Any) -> Any:
+    return schema.remove(schema.get_field_index(VECTOR))
 
 
-def _is_json(field: Any) -> bool:
-    return (field.metadata or {}).items() >= AS_JSON.items()
+def _writer(path: Path, columns: Any, vectors: Any) -> Any:
+    """A writer of these columns, and of the vectors as the last one."""
+    names = columns.names
+    return arrow("Parquet output", "pyarrow.parquet").ParquetWriter(
+        path,
+        columns.append(vectors),
+        compression=dict.fromkeys(names, "zstd"),
+        use_dictionary=names,
+        write_statistics=names,
+    )

@@ -23,6 +23,14 @@ ROWS = 512  # in a chunk, at most; and so many characters:
 CHARACTERS = 2**20
 LINE = 2**26  # bytes of one line, at most
 SURROGATES = "its text is not valid UTF-8"
+# What a file of texts never begins with → what such a file is, and the cure.
+BEGINNINGS = {
+    b"\xff\xfe": "UTF-16; make it UTF-8: iconv -f UTF-16 -t UTF-8",
+    b"\xfe\xff": "UTF-16; make it UTF-8: iconv -f UTF-16 -t UTF-8",
+    b"\x1f\x8b": "compressed with gzip; unpack it, or let its name end in .gz",
+    b"\x28\xb5\x2f\xfd": "compressed with Zstandard; unpack it, or let its name end in .zst",
+    b"PAR1": "Parquet; say so: --input-format parquet, input_format=",
+}
 
 
 class Entry(NamedTuple):
@@ -46,7 +54,8 @@ def chunks_of(source: Source, columns: Columns) -> Iterator[Chunk]:
                 yield from _checked(chunks_of_file(raw, source, columns), source, raw)
                 return
             file = stack.enter_context(_unpacked(source, raw))
-            entries = READERS[source.format](file)
+            _check_begin(file, source)
+            entries = READERS[source.format](file, columns)
             yield from _checked(_chunked(entries, source, columns, lambda: _told(raw)), source, raw)
         except (EOFError, zlib.error, OSError) as error:
             reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
@@ -94,6 +103,15 @@ def _unpacked(source: Source, raw: IO[bytes]) -> IO[bytes]:
     return unpacked  # type: ignore[no-any-return]  # each is read as a file is
 
 
+def _check_begin(file: Any, source: Source) -> None:
+    begin: bytes = file.peek(4)[:4]
+    for wrong, what in BEGINNINGS.items():
+        if begin.startswith(wrong):
+            raise InputError(f"{source.name} is {what}")
+    if b"\x00" in begin:
+        raise InputError(f"{source.name} is no text in UTF-8, but UTF-16 without a mark, perhaps")
+
+
 def _told(raw: IO[bytes]) -> int:
     return raw.tell() if raw.seekable() else 0
 
@@ -121,10 +139,14 @@ def _check_unchanged(source: Source, raw: IO[bytes], chunk: Chunk | None) -> Non
 # Formats
 
 
-def _jsonl(file: IO[bytes]) -> Iterator[Entry]:
+def _jsonl(file: IO[bytes], _: Columns) -> Iterator[Entry]:
+    first = True
     for number, line in _lines(file):
         if not line.strip():
             continue
+        if first and line.lstrip().startswith(b"["):
+            raise InputError(f"line {number} begins a JSON array; give an object a line: jq -c '.[]'")
+        first = False
         try:
             value = orjson.loads(line)
         except orjson.JSONDecodeError as error:
@@ -136,7 +158,7 @@ def _jsonl(file: IO[bytes]) -> Iterator[Entry]:
             yield Entry(number, {}, f"not an object but a {type(value).__name__}; each line must be one")
 
 
-def _text(file: IO[bytes]) -> Iterator[Entry]:
+def _text(file: IO[bytes], _: Columns) -> Iterator[Entry]:
     for number, line in _lines(file):
         text = line.rstrip(b"\r\n").decode("utf-8", "surrogateescape")
         if text.strip():
@@ -154,16 +176,16 @@ def _lines(file: IO[bytes]) -> Iterator[tuple[int, bytes]]:
         yield number, line
 
 
-def _csv(file: IO[bytes], delimiter: str = ",") -> Iterator[Entry]:
+def _csv(file: IO[bytes], columns: Columns, delimiter: str = ",") -> Iterator[Entry]:
     csv.field_size_limit(max(csv.field_size_limit(), LINE))
     lines = io.TextIOWrapper(file, "utf-8-sig", errors="surrogateescape", newline="")
     try:
-        yield from _records(csv.reader(lines, delimiter=delimiter, strict=True))
+        yield from _records(csv.reader(lines, delimiter=delimiter, strict=True), columns)
     finally:
         lines.detach()  # or the file would be closed with it
 
 
-def _records(reader: Any) -> Iterator[Entry]:
+def _records(reader: Any, columns: Columns) -> Iterator[Entry]:
     header: list[str] | None = None
     while True:
         number = reader.line_num + 1
@@ -176,17 +198,20 @@ def _records(reader: Any) -> Iterator[Entry]:
             return
         if header is None:
             header = fields
+            for name in columns.all:
+                if header.count(name) > 1:
+                    raise InputError(f"line {number} names the column {name!r} {header.count(name)} times")
         elif fields and len(fields) != len(header):
             yield Entry(number, {}, f"it has {len(fields)} fields, and the header {len(header)}")
         elif fields:
             yield Entry(number, dict(zip(header, fields, strict=True)))
 
 
-def _tsv(file: IO[bytes]) -> Iterator[Entry]:
-    return _csv(file, "\t")
+def _tsv(file: IO[bytes], columns: Columns) -> Iterator[Entry]:
+    return _csv(file, columns, "\t")
 
 
-READERS: dict[str, Callable[[IO[bytes]], Iterator[Entry]]] = {
+READERS: dict[str, Callable[[IO[bytes], Columns], Iterator[Entry]]] = {
     "jsonl": _jsonl,
     "text": _text,
     "csv": _csv,
@@ -238,7 +263,7 @@ def _check_columns(entries: list[Entry], source: Source, columns: Columns) -> No
     """A column that none of the first rows has is a mistake of the user's, not of the rows."""
     there = dict.fromkeys(str(name) for entry in entries for name in entry.columns)
     sound = [entry for entry in entries if entry.problem is None]
-    for name in (columns.text, *columns.carried) if sound else ():
+    for name in columns.all if sound else ():
         if name not in there:
             raise missing(name, source, list(there))
 

@@ -42,6 +42,11 @@ class Columns:
         return tuple(dict.fromkeys([*([] if self.id is None else [self.id]), *self.keep]))
 
     @property
+    def all(self) -> tuple[str, ...]:
+        """Those that are needed, each once."""
+        return tuple(dict.fromkeys([self.text, *self.carried]))
+
+    @property
     def numbered(self) -> bool:
         """Whether the number of each row goes into the output."""
         return self.id is None and ROW not in self.keep

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import orjson
 
+from embedwire.bulk.formats import write
 from embedwire.bulk.records import Done
 from embedwire.exceptions import InputError
 
@@ -17,36 +18,37 @@ class Rejects:
     """Its state is the open file. Without a path there is none, and nothing may be added."""
 
     def __init__(self, path: Path | None) -> None:
-        self._path = path
+        self.path = path
         self._file: io.FileIO | None = None
 
     @property
     def wanted(self) -> bool:
         """Whether rows without a vector go here, instead of ending the run."""
-        return self._path is not None
+        return self.path is not None
 
     def check_new(self) -> None:
         """Raises InputError where the file exists."""
-        if self._path is not None and self._path.exists():
-            raise InputError(f"{self._path} exists; choose another file for the rejects, or pass --overwrite")
+        if self.path is not None and self.path.exists():
+            raise InputError(f"{self.path} exists; choose another file for the rejects, or pass --overwrite")
 
     def clear(self) -> None:
         """Removes what an earlier run wrote."""
-        if self._path is not None:
-            self._path.unlink(missing_ok=True)
+        if self.path is not None:
+            self.path.unlink(missing_ok=True)
 
     def begin(self, first: int) -> None:
         """Opens the file; rows from ``first`` on, which will come again, leave it."""
-        if self._path is None:
+        if self.path is None:
             return
-        if self._path.exists():
-            before = self._path.read_bytes().splitlines(True)
-            kept = [line for line in before if line.endswith(b"\n") and orjson.loads(line)["row"] < first]
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        if self.path.exists():
+            before = self.path.read_bytes().splitlines(True)
+            kept = [line for line in before if line.endswith(b"\n") and self._row(line) < first]
             if kept != before:
-                new = self._path.with_name(self._path.name + ".new")
+                new = self.path.with_name(self.path.name + ".new")
                 new.write_bytes(b"".join(kept))
-                os.replace(new, self._path)
-        self._file = io.FileIO(self._path, "ab")
+                os.replace(new, self.path)
+        self._file = io.FileIO(self.path, "ab")
 
     def add(self, rejected: Sequence[Done]) -> None:
         """Adds rows."""
@@ -57,7 +59,13 @@ class Rejects:
             line = row.chunk.lines[row.at]
             told = {"row": row.number, "file": row.chunk.source.name, "line": line, "reason": problem}
             lines.append(orjson.dumps(told) + b"\n")
-        self._file.write(b"".join(lines))
+        write(self._file, b"".join(lines))
+
+    def _row(self, line: bytes) -> int:
+        try:
+            return int(orjson.loads(line)["row"])
+        except (ValueError, TypeError, KeyError):
+            raise InputError(f"{self.path} holds something else than rejects; choose another file") from None
 
     def close(self) -> None:
         """Closes it; twice is fine."""

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from embedwire._clients.own import EmbeddingClient
+from embedwire._http.threads import in_thread
 from embedwire.bulk.embedding import Embedding
 from embedwire.bulk.output import Output
 from embedwire.bulk.progress import Pace
@@ -111,4 +112,7 @@ class Run:
     async def _look(self, showing: Shower) -> None:
         while True:
             await asyncio.sleep(showing.every)
-            showing.show(self.progress())
+            if showing.blocks:
+                await in_thread(showing.show, self.progress())
+            else:
+                showing.show(self.progress())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections.abc import Callable
@@ -23,6 +24,7 @@ class Shower(Protocol):
     """Something that shows progress."""
 
     every: float  # seconds between two looks
+    blocks: bool  # it writes to where somebody may not read, so that the run must not wait for it
 
     def show(self, progress: Progress) -> None:
         """Shows how far it is."""
@@ -61,7 +63,7 @@ def in_notebook() -> bool:
 class Callback:
     """Calls a function of the user's, twice a second and at the end."""
 
-    every = 0.5
+    every, blocks = 0.5, False
 
     def __init__(self, call: Show) -> None:
         self._call = call
@@ -77,15 +79,14 @@ class Callback:
 class Lines:
     """A line every five seconds, where nothing can be drawn. Its state is when the last one was written."""
 
-    every = 5.0
+    every, blocks = 5.0, True
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
 
     def show(self, progress: Progress) -> None:
         """Writes a line."""
-        self._stream.write(", ".join(words(progress)) + "\n")
-        self._stream.flush()
+        _put(self._stream, ", ".join(words(progress)) + "\n")
 
     def close(self) -> None:
         """Nothing."""
@@ -94,7 +95,7 @@ class Lines:
 class JsonLines:
     """A JSON object a second, for machines."""
 
-    every = 1.0
+    every, blocks = 1.0, True
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
@@ -105,8 +106,7 @@ class JsonLines:
 
     def write(self, event: str, facts: dict[str, Any]) -> None:
         """Writes what happened."""
-        self._stream.write(orjson.dumps({"event": event, **facts}, default=str).decode() + "\n")
-        self._stream.flush()
+        _put(self._stream, orjson.dumps({"event": event, **facts}, default=str).decode() + "\n")
 
     def close(self) -> None:
         """Nothing."""
@@ -115,7 +115,7 @@ class JsonLines:
 class Rewritten:
     """One line of text that is written over itself: what every notebook can show. Its state is its length."""
 
-    every = 0.5
+    every, blocks = 0.5, True
 
     def __init__(self, stream: TextIO, width: int = 100) -> None:
         self._stream, self._width = stream, width
@@ -143,7 +143,7 @@ class Bar:
         ModuleNotFoundError: rich is not installed.
     """
 
-    every = 0.1
+    every, blocks = 0.1, True
 
     def __init__(self, stream: TextIO, console: Console | None = None) -> None:
         from rich.console import Console
@@ -160,6 +160,19 @@ class Bar:
     def close(self) -> None:
         """Leaves it there."""
         self._live.stop()
+
+
+def _put(stream: TextIO, text: str) -> None:
+    """Writes past the stream's own lock, which would keep the process from ending where nobody reads."""
+    try:
+        file = stream.fileno()
+    except (AttributeError, OSError):
+        stream.write(text)
+        stream.flush()
+        return
+    data = text.encode(stream.encoding or "utf-8", "replace")
+    while data:
+        data = data[os.write(file, data) :]
 
 
 def drawn(progress: Progress, width: int, clock: Callable[[], float] = time.monotonic) -> Any:

@@ -63,6 +63,10 @@ def _files(name: str, told: InputFormat | None, hidden: list[Path]) -> list[Path
             raise InputError(f"{name} holds no file whose name ends in one of {', '.join(FORMATS)}")
         return files
     if path.exists() or not glob.has_magic(name):
+        if _is_hidden(path, hidden):
+            raise InputError(
+                f"{name} is to be written by this run, so it cannot be read; choose another output"
+            )
         return [path]
     matches = [Path(one) for one in sorted(glob.glob(name, recursive=True))]
     files = [one for one in matches if one.is_file() and not _is_hidden(one, hidden)]

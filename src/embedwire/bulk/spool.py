@@ -16,7 +16,7 @@ from typing import Any
 import orjson
 from numpy.typing import NDArray
 
-from embedwire.bulk.formats import Format, sync
+from embedwire.bulk.formats import Format, sync, write
 from embedwire.bulk.records import Position, Row
 
 JOURNAL = ".journal"
@@ -29,9 +29,10 @@ class Spool:
         stem: Path of its files, without their endings.
         form: Format of the output.
         before: How far the output is without this shard.
+        last: The last file that was finished.
     """
 
-    def __init__(self, stem: Path, form: Format, before: Position) -> None:
+    def __init__(self, stem: Path, form: Format, before: Position, last: Path | None) -> None:
         self._format = form
         self._journal_path = _with(stem, JOURNAL)
         self._paths = [_with(stem, suffix) for suffix in form.parts]
@@ -39,6 +40,7 @@ class Spool:
         self._before = before
         self.whole: Path | None = None  # the file that the shard became, once it is complete
         self.position, self._sizes = self._recovered()
+        self._making = form.making(self._paths, last)
         if self.whole is None:
             self._open()
 
@@ -51,15 +53,16 @@ class Spool:
         """Adds rows, after which the output is at ``position``."""
         if rows:
             for at, data in enumerate(self._format.encoded(rows, vectors)):
-                _write(self._files[at], data)
+                write(self._files[at], data)
                 self._sizes[at] += len(data)
         self.position = position
         self._note({"sizes": self._sizes, **asdict(position)})
+        self._making.grow(self.rows, position.width)
 
     def finish(self) -> Path:
         """The whole file, on the disk, under its temporary name."""
         if self.whole is None:
-            made = self._format.finish(self._paths, self.rows, self.position.width)
+            made = self._making.finish(self.rows, self.position.width)
             sync(made)
             self._note({"whole": made.name, **asdict(self.position)})
             self.whole = made
@@ -73,6 +76,7 @@ class Spool:
 
     def close(self) -> None:
         """Lets go of its files; twice is fine."""
+        self._making.close()
         files, self._files = self._files, []
         for file in files:
             file.close()
@@ -89,7 +93,7 @@ class Spool:
         self._files.append(io.FileIO(self._journal_path, "ab"))
 
     def _note(self, line: dict[str, Any]) -> None:
-        _write(self._files[-1], orjson.dumps(line) + b"\n")
+        write(self._files[-1], orjson.dumps(line) + b"\n")
 
     def _recovered(self) -> tuple[Position, list[int]]:
         """The last line of the journal that its files bear out; the lines behind it are cut off."""
@@ -120,9 +124,3 @@ def _with(stem: Path, suffix: str) -> Path:
 
 def _has(path: Path, size: int) -> bool:
     return path.exists() and path.stat().st_size >= size
-
-
-def _write(file: io.FileIO, data: bytes) -> None:
-    view = memoryview(data)
-    while view:
-        view = view[file.write(view) :]
