@@ -249,6 +249,7 @@ class TestFormats:
         output = output_of_values(tmp_path / "growing", None)
         for number, value in enumerate([*range(10), 0.5, *range(9)]):
             output.append(done(number, carried=[{"x": value}]))
+            output.grow()
         made = tmp_path / "growing" / "out.parquet.work" / "00000.parquet"
         assert made.stat().st_size > 500  # five groups of six; their end is missing
         output.finish()

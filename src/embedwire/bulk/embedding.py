@@ -44,6 +44,7 @@ class Embedding:
         self._first = 0  # index of the first of them in the stream
         self._ready: deque[Done] = deque()  # not written
         self._writing: asyncio.Task[None] | None = None
+        self._growing: asyncio.Task[None] | None = None
         self._seen = Seen()
         self._width = 0
         self._open_repeats = 0  # rows that wait for an equal one
@@ -187,13 +188,27 @@ class Embedding:
             some = [self._ready.popleft() for _ in range(min(max(1, rows), len(self._ready)))]
             await asyncio.to_thread(self._output.append, some)
             self.read = some[-1].row.read
+            self._grow()
+
+    def _grow(self) -> None:
+        """Has the file made of what was written: beside the writing, as what is not written yet a kill would cost."""
+        if self._growing is not None and self._growing.done():
+            self._growing.result()
+            self._growing = None
+        if self._growing is None:
+            self._growing = asyncio.create_task(asyncio.to_thread(self._output.grow))
 
     async def _write_all(self) -> None:
         """Waits until what is ready was written; raises what writing raised."""
-        if self._writing is not None:
-            await asyncio.wait({self._writing})
-            self._writing.result()
-        await self._drain()
+        try:
+            if self._writing is not None:
+                await asyncio.wait({self._writing})
+                self._writing.result()
+            await self._drain()
+        finally:
+            if self._growing is not None:
+                await asyncio.wait({self._growing})
+                self._growing.result()
 
 
 def _changed(rows: int) -> str:

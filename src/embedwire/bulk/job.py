@@ -93,18 +93,24 @@ def job_of(
         )
     if VECTOR in columns.carried:
         raise InputError(f"the column {VECTOR!r} of the output is for the vectors; keep another one")
-    if rejects is not None and Path(rejects).resolve() == Path(out).resolve():
-        raise InputError(f"rejects needs a file of its own, and {os.fspath(out)} is for the vectors")
     return Job(
         out=Path(out),
         columns=columns,
         format=kind,
         dtype=dtype,
         rows_per_file=rows_per_file,
-        rejects=None if rejects is None else Path(rejects),
+        rejects=_rejects(rejects, out),
         resume=resume,
         overwrite=overwrite,
     )
+
+
+def _rejects(rejects: str | os.PathLike[str] | None, out: str | os.PathLike[str]) -> Path | None:
+    if rejects is None:
+        return None
+    if Path(rejects).resolve() == Path(out).resolve():
+        raise InputError(f"rejects needs a file of its own, and {os.fspath(out)} is for the vectors")
+    return Path(rejects)
 
 
 def _form(out: str, wanted: OutputFormat | None, rows: int | None) -> tuple[OutputFormat, int | None]:

@@ -119,6 +119,15 @@ class Output:
                 self._append(done[start:end])
             start = end
 
+    def grow(self) -> None:
+        """Makes a part of the file in work of what was appended; others may append meanwhile.
+
+        Raises:
+            UsageError: It cannot be written.
+        """
+        with written(self._layout.out):
+            self._shard.grow()
+
     def _append(self, done: Sequence[Done]) -> None:
         before = self._shard.position
         good = [(one.row, one.vector) for one in done if one.vector is not None]

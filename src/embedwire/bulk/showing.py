@@ -189,6 +189,7 @@ def drawn(progress: Progress, width: int, clock: Callable[[], float] = time.mono
         return Text(fitting(said, width), no_wrap=True, overflow="crop")
     text = Text(fitting(said, width - bar - 2), no_wrap=True, overflow="crop")
     drawn = ProgressBar(
+        style="bright_black",  # of the rest: to be seen on dark and light alike
         total=None if progress.fraction is None else 1.0,
         completed=progress.fraction or 0.0,
         width=bar,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import os
+import threading
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -23,7 +24,7 @@ JOURNAL = ".journal"
 
 
 class Spool:
-    """Its state is the open files, their sizes, and how far the shard is.
+    """Its state is the open files, their sizes, how far the shard is, and who makes the whole file.
 
     Args:
         stem: Path of its files, without their endings.
@@ -41,6 +42,7 @@ class Spool:
         self.whole: Path | None = None  # the file that the shard became, once it is complete
         self.position, self._sizes = self._recovered()
         self._making = form.making(self._paths, last)
+        self._one = threading.Lock()  # makes the whole file at a time
         if self.whole is None:
             self._open()
 
@@ -57,12 +59,18 @@ class Spool:
                 self._sizes[at] += len(data)
         self.position = position
         self._note({"sizes": self._sizes, **asdict(position)})
-        self._making.grow(self.rows, position.width)
+
+    def grow(self) -> None:
+        """Makes a part of the whole file, while other threads append."""
+        with self._one:
+            if self._files:  # else it is finished, or given up
+                self._making.grow(self.rows, self.position.width)
 
     def finish(self) -> Path:
         """The whole file, on the disk, under its temporary name."""
         if self.whole is None:
-            made = self._making.finish(self.rows, self.position.width)
+            with self._one:
+                made = self._making.finish(self.rows, self.position.width)
             sync(made)
             self._note({"whole": made.name, **asdict(self.position)})
             self.whole = made
@@ -76,8 +84,9 @@ class Spool:
 
     def close(self) -> None:
         """Lets go of its files; twice is fine."""
-        self._making.close()
         files, self._files = self._files, []
+        with self._one:
+            self._making.close()
         for file in files:
             file.close()
 
