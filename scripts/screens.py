@@ -55,7 +55,7 @@ def recorded(
     command: Sequence[str],
     *,
     columns: int,
-    lines: int = 60,
+    lines: int = 120,
     environ: Mapping[str, str] | None = None,
     wanted: Callable[[str], bool] = lambda _: True,
 ) -> tuple[Screen, int]:
