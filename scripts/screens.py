@@ -29,11 +29,13 @@ CELL, LINE, SIZE, EDGE = (
 )  # pixels: width of a column, height of a line, of the letters, and around all
 LIGHT = {
     "default": "#24292f", "black": "#24292f", "red": "#b3261e", "green": "#1a7f37", "brown": "#8a5a00",
-    "blue": "#0550ae", "magenta": "#8250df", "cyan": "#0f6674", "white": "#57606a", "paper": "#ffffff",
+    "blue": "#0550ae", "magenta": "#8250df", "cyan": "#0f6674", "white": "#57606a", "grey": "#8c959f",
+    "paper": "#ffffff",
 }  # fmt: skip
 DARK = {
     "default": "#e6edf3", "black": "#6e7681", "red": "#ff7b72", "green": "#56d364", "brown": "#e3b341",
-    "blue": "#79c0ff", "magenta": "#d2a8ff", "cyan": "#56d4dd", "white": "#b1bac4", "paper": "#161b22",
+    "blue": "#79c0ff", "magenta": "#d2a8ff", "cyan": "#56d4dd", "white": "#b1bac4", "grey": "#6e7681",
+    "paper": "#161b22",
 }  # fmt: skip
 Theme = Literal["dark", "light"]
 
@@ -138,7 +140,9 @@ def svg(screen: Screen, columns: int, theme: Theme | None = None) -> str:
             start = piece.column + len(piece.text) - len(piece.text.lstrip(" "))
             text = piece.text.strip(" ")
             kind = (
-                f'class="{piece.colour.removeprefix("bright")}' + ' b"' * piece.bold + '"' * (not piece.bold)
+                f'class="{piece.colour.replace("brightblack", "grey").removeprefix("bright")}'
+                + ' b"' * piece.bold
+                + '"' * (not piece.bold)
             )
             if len(piece.colour) == 6 and not set(piece.colour) - set("0123456789abcdef"):
                 kind = f'fill="#{piece.colour}"' + ' class="b"' * piece.bold

@@ -21,7 +21,7 @@ from scripts.write_doctor_docs import faulty
 
 DOCS = Path(__file__).parents[1] / "docs" / "screens"
 COLUMNS = (80, 120)
-ROWS = 3000
+ROWS = 2600
 SHOWN_URL = "http://localhost:8080"
 
 

@@ -181,6 +181,50 @@ def test_ctrl_c_is_one_line(here: Path, server: EmbeddingServer) -> None:
 
 
 @needs_signals
+@pytest.mark.parametrize("out", ["o.parquet", "o.npy"])
+def test_no_room_for_the_file(here: Path, server: EmbeddingServer, out: str) -> None:
+    """A system that takes no more of a file ends the run with one line; what it took is kept, and gone on with."""
+    write_jsonl(here / "a.jsonl", documents(300))
+    arguments = ["a.jsonl", "-o", out, "--url", server.url, "--quiet"]
+    shell = f"ulimit -f 10; exec {' '.join(command(*arguments))}"  # some kilobytes
+    full = subprocess.run(["sh", "-c", shell], capture_output=True, text=True, timeout=60)  # noqa: S607
+    assert full.returncode == 1
+    assert full.stderr.startswith(f"embedwire: {out} cannot be written: File too large. What was written")
+    assert len(full.stderr.splitlines()) == 1
+    assert not (here / out).exists()
+    assert run(*arguments, "--resume").returncode == 0
+    assert (here / out).exists()
+
+
+@needs_signals
+def test_nobody_reads_any_more(here: Path, server: EmbeddingServer) -> None:
+    """A run whose progress nobody reads any more ends with one line."""
+    write_jsonl(here / "a.jsonl", documents(300))
+
+    def script(request: Request) -> Answer | None:
+        return Answer.hang() if request.embeds and "text 5" in request.texts else None
+
+    server.script = script
+    process = subprocess.Popen(
+        command(
+            "a.jsonl", "-o", "o.npy", "--url", server.url, "--json", "--batch-size", 1, "--concurrency", 1
+        ),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    assert process.stderr is not None
+    process.stdout.readline()
+    process.stdout.close()
+    said = process.stderr.read()
+    assert process.wait(timeout=30) == 1
+    assert said == (
+        "embedwire: nobody reads what it says any more. What was done is kept; go on with --resume\n"
+    )
+
+
+@needs_signals
 @pytest.mark.slow
 def test_kills_at_random_moments(tmp_path: Path) -> None:
     """After five kills -9 the output is that of an undisturbed run, and few texts were sent twice."""
