@@ -109,8 +109,10 @@ def rejects(columns: int) -> Screen:
     with _server() as server:
         server.script = _refuses
         screen = _run(f"{EMBED} --rejects bad.jsonl", columns, server)
-        shown, _ = recorded(["cat", "bad.jsonl"], columns=columns)
-    return [*screen, *typed("cat bad.jsonl", columns), *_with_usual_address(shown, server.url)]
+        bad = Path("bad.jsonl")
+        bad.write_text(bad.read_text("utf-8").replace(server.url, SHOWN_URL), "utf-8")
+        shown, _ = recorded(["cat", bad.name], columns=columns)
+    return [*screen, *typed("cat bad.jsonl", columns), *shown]
 
 
 def error(columns: int) -> Screen:

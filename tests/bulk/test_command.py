@@ -185,7 +185,7 @@ def test_ctrl_c_is_one_line(here: Path, server: EmbeddingServer) -> None:
 def test_no_room_for_the_file(here: Path, server: EmbeddingServer, out: str) -> None:
     """A system that takes no more of a file ends the run with one line; what it took is kept, and gone on with."""
     write_jsonl(here / "a.jsonl", documents(300))
-    arguments = ["a.jsonl", "-o", out, "--url", server.url, "--quiet"]
+    arguments = ["a.jsonl", "-o", out, "--url", server.url, "--quiet", "--batch-size", 50]
     shell = f"ulimit -f 10; exec {' '.join(command(*arguments))}"  # some kilobytes
     full = subprocess.run(["sh", "-c", shell], capture_output=True, text=True, timeout=60)  # noqa: S607
     assert full.returncode == 1
@@ -218,6 +218,7 @@ def test_nobody_reads_any_more(here: Path, server: EmbeddingServer) -> None:
     process.stdout.readline()
     process.stdout.close()
     said = process.stderr.read()
+    process.stderr.close()
     assert process.wait(timeout=30) == 1
     assert said == (
         "embedwire: nobody reads what it says any more. What was done is kept; go on with --resume\n"
