@@ -1,0 +1,130 @@
+"""The texts that are sent: the user's own or the built-in ones, and none of them twice."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterable, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+
+from embedwire._servers.tuner import PER_TEXT
+from embedwire.bulk.reading import chunks_of
+from embedwire.bulk.records import Columns, InputFormat
+from embedwire.bulk.sources import sources_of
+from embedwire.exceptions import InputError
+from embedwire.tune.records import Texts
+from embedwire.tune.samples import samples
+
+MOST_TEXTS, MOST_CHARACTERS = 20_000, 2**25  # that are read; what stands behind them is not
+BUILT_IN = "built-in sample texts"
+
+
+@dataclass(frozen=True, slots=True)
+class Read:
+    """What was read.
+
+    Attributes:
+        source: Where from, in words.
+        texts: No two equal.
+        skipped: Rows without a text to embed, or with one that was there before.
+    """
+
+    source: str
+    texts: Sequence[str]
+    skipped: int = 0
+
+
+def read(inputs: Sequence[str], column: str, told: InputFormat | None) -> Read:
+    """The texts of files, folders, patterns or stdin, as `embedwire embed` reads them; none: the built-in ones.
+
+    Raises:
+        InputError: Something cannot be read, lacks the column, or holds no text.
+    """
+    if not inputs:
+        return Read(BUILT_IN, samples())
+    texts: dict[str, None] = {}
+    characters = rows = 0
+    first_bad = ""
+    more = False
+    for source in sources_of(inputs, told):
+        if more:
+            break
+        with closing(chunks_of(source, Columns(text=column, id=None, keep=()))) as chunks:  # type: ignore[type-var]
+            for chunk in chunks:
+                for index, text in enumerate(chunk.texts):
+                    rows += 1
+                    if text is None:
+                        first_bad = first_bad or f"{chunk.place(index)}: {chunk.problems[index]}"
+                    elif text.strip() and text not in texts:
+                        texts[text] = None
+                        characters += len(text)
+                more = len(texts) >= MOST_TEXTS or characters >= MOST_CHARACTERS
+                if more:
+                    break
+    name = "stdin" if list(inputs) == ["-"] else ", ".join(inputs)
+    if not texts:
+        raise InputError(f"{name} holds no text to embed" + (f"; {first_bad}" if first_bad else ""))
+    return Read(f"{name} (its beginning)" if more else name, list(texts), rows - len(texts))
+
+
+class Pool:
+    """Texts to send. Its state is which is next, and which the model does not take.
+
+    They come in an order by chance, so that any of them in a row are about as long as all are. When all were sent they
+    come again with a number in front, so that neither a cache nor embedwire sees a text twice.
+    """
+
+    def __init__(self, read: Read) -> None:
+        self._read = read
+        self._texts = list(read.texts)
+        random.Random(len(self._texts)).shuffle(self._texts)  # noqa: S311 - an order, no key
+        self._known = frozenset(self._texts)
+        self._per_text = sum(map(len, self._texts)) / len(self._texts) + PER_TEXT
+        self._next = self._passes = 0
+        self._refused: set[str] = set()
+
+    def take(self, count: int) -> list[str]:
+        """So many texts.
+
+        Raises:
+            InputError: The model takes none of them.
+        """
+        taken: list[str] = []
+        while len(taken) < count:
+            if self._next == len(self._texts):
+                self._check()
+                self._next = 0
+                self._passes += 1
+            text = self._texts[self._next]
+            self._next += 1
+            if text not in self._refused:
+                taken.append(f"{self._passes} {text}" if self._passes else text)
+        return taken
+
+    def drop(self, texts: Iterable[str]) -> None:
+        """The model does not take these, which were sent as they are here."""
+        self._refused |= {text if text in self._known else text.partition(" ")[2] for text in texts}
+
+    def by_length(self) -> list[str]:
+        """All that may be sent, the shortest first."""
+        return sorted((text for text in self._texts if text not in self._refused), key=len)
+
+    def work(self, texts: Sequence[str]) -> float:
+        """The work in some texts, in texts of the average length."""
+        return (sum(map(len, texts)) + PER_TEXT * len(texts)) / self._per_text
+
+    def told(self) -> Texts:
+        """What was sent."""
+        left = self.by_length()
+        return Texts(
+            source=self._read.source,
+            count=len(left),
+            characters=sum(map(len, left)) / max(1, len(left)),
+            skipped=self._read.skipped,
+            refused=len(self._refused),
+            passes=self._passes,
+        )
+
+    def _check(self) -> None:
+        if self._known <= self._refused:
+            raise InputError(f"the model takes none of the {len(self._texts):,} texts of {self._read.source}")
