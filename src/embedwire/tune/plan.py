@@ -22,6 +22,8 @@ THRICE, MOST = 3, 5  # samples of a finalist, and where there is time
 REACH = 8  # times the least in flight that is as good as the best, beyond which nothing is tried
 GAIN = 0.03  # what four times as much in flight must gain, or more is not tried
 ROUNDS = 2.5  # that a measurement takes, beside its piece: the first, the last, and some luck
+PIECES, LEAST_PIECE, MOST_PIECE = 50, 0.1, 3.0  # of the time, over which a rate is taken; seconds
+RESERVE = 0.3  # of the time, for measuring the best ones again
 SHARE = 6  # a measurement may take a part of the time so large
 
 
@@ -40,6 +42,12 @@ class Time:
     left: float
     reserve: float
     piece: float
+
+    @classmethod
+    def of(cls, whole: float, left: float) -> Time:
+        """Of so many seconds, so many of which are left."""
+        piece = min(MOST_PIECE, max(LEAST_PIECE, whole / PIECES))
+        return cls(whole=whole, left=left, reserve=RESERVE * whole, piece=piece)
 
 
 def grid_of(batch: int, requests: int, kind: ServerKind | None, told: Told) -> Grid:

@@ -27,8 +27,6 @@ from embedwire.tune.texts import Pool
 
 Show: TypeAlias = Callable[[Look], object]
 
-PIECES, LEAST_PIECE, MOST_PIECE = 50, 0.1, 3.0  # of the time, over which a rate is taken; seconds
-RESERVE = 0.3  # of the time, for measuring the best ones again
 START = 0.1  # of the time, for the automatic sizes from the start
 PATIENCE = 4  # times what a measurement should take, after which its sizes are too slow
 REST = 1.0  # seconds for a server that had too much
@@ -114,7 +112,7 @@ class Sweep:
                 "sizes are those of one server; name one of them, and tune the others one after another"
             )
         self._url = targets[0].base_url
-        self._piece = min(MOST_PIECE, max(LEAST_PIECE, options.seconds / PIECES))
+        self._piece = Time.of(options.seconds, 0.0).piece
         self._grid = Grid(batches=(), requests=())
         self._taken = Taken()
         self._info: ServerInfo | None = None
@@ -202,9 +200,7 @@ class Sweep:
         return sample
 
     def _next(self) -> Move:
-        whole = self._options.seconds
-        time_left = Time(whole=whole, left=self._left(), reserve=RESERVE * whole, piece=self._piece)
-        return next_move(self._grid, self._taken, time_left)
+        return next_move(self._grid, self._taken, Time.of(self._options.seconds, self._left()))
 
     async def _step(self, move: Move) -> None:
         if isinstance(move, Cell):
