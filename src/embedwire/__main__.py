@@ -4,7 +4,13 @@ import sys
 
 from embedwire._version import __version__
 
-EXTRAS = {"embed": "cli", "gateway": "cli", "doctor": "cli", "tune": "cli", "serve": "local"}  # of each command
+EXTRAS = {
+    "embed": "cli",
+    "gateway": "cli",
+    "doctor": "cli",
+    "tune": "cli",
+    "serve": "local",
+}  # of each command
 HELP = f"""Usage: embedwire [--version] [--help] COMMAND …
 
 Turn texts into vectors over HTTP.

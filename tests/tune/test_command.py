@@ -53,7 +53,13 @@ def test_a_sweep(tmp_path: Path, server: EmbeddingServer) -> None:
     (tmp_path / "docs.txt").write_text("".join(f"text number {number}\n" for number in range(500)))
     (tmp_path / "docs.txt").open("a").write("text number 7\n")
     done = run(
-        server.url, tmp_path / "docs.txt", *SMALL, "--heatmap", tmp_path / "map.svg", "-o", tmp_path / "a.json"
+        server.url,
+        tmp_path / "docs.txt",
+        *SMALL,
+        "--heatmap",
+        tmp_path / "map.svg",
+        "-o",
+        tmp_path / "a.json",
     )
     assert done.returncode == 0, (done.stdout, done.stderr)
     assert "500 texts, 15 characters on average" in done.stdout
@@ -178,7 +184,7 @@ def test_ctrl_c_before_anything_was_measured() -> None:
 
 @pytest.mark.parametrize("width", [20, 80, 120])
 def test_the_live_table_fits(width: int) -> None:
-    """In a terminal of any width the live table has no line that is too long, and says what is done and the time left."""
+    """In a terminal of any width the live table fits, and says what is done and the time left."""
     console = Console(file=io.StringIO(), width=width, force_terminal=True, color_system=None)
     with console.capture() as captured:
         console.print(drawn(LOOK, width, lambda: 58.0))

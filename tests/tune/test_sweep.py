@@ -25,7 +25,7 @@ async def swept(
 ) -> Outcome:
     """What a sweep finds at a server."""
     pool = Pool(Read("test", list(texts) or numbered(2_000)))
-    sweep = Sweep(Options(url=server.url, **{"seconds": 20.0, "batch": 16, "requests": 8, **options}), pool)
+    sweep = Sweep(Options(url=server.url, **{"seconds": 15.0, "batch": 4, "requests": 8, **options}), pool)
     seen: list[Look] = [] if looks is None else looks
     await sweep.run(seen.append)
     return sweep.outcome()
@@ -38,11 +38,11 @@ def sent(server: EmbeddingServer) -> list[str]:
 
 @simulated
 async def test_the_best_is_found() -> None:
-    """At a server with four slots that gains from batches, the best is found within the time, and no text comes twice."""
+    """At a server with four slots that gains from batches, the best is found in time, and no text comes twice."""
     async with EmbeddingServer(slots=4, latency=0.2, latency_per_text=0.02, **PLAIN) as server:  # type: ignore[arg-type]
         begun = now()
-        outcome = await swept(server, numbered(300))
-        assert now() - begun <= 21
+        outcome = await swept(server, numbered(300), batch=16, seconds=60.0)
+        assert now() - begun <= 61
     found = best(outcome.taken)
     assert found is not None
     assert found.cell == Cell(16, 4)
@@ -51,8 +51,7 @@ async def test_the_best_is_found() -> None:
     assert outcome.complete
     assert outcome.texts.passes >= 1
     twice = [text for text, count in Counter(sent(server)).items() if count > 1]
-    assert len(twice) <= 1  # the longest, which is asked for alone at first
-    assert max(map(len, server.batches)) <= 16
+    assert len(twice) <= 3  # the longest, asked for alone at first, and those that show that base64 is right
     assert outcome.taken.start is not None
     assert len(outcome.taken.automatic) >= 2
 
@@ -61,13 +60,13 @@ async def test_the_best_is_found() -> None:
 async def test_requests_have_their_size() -> None:
     """While sizes are measured, each request has as many texts as are measured, and as many are in flight."""
     looks: list[Look] = []
-    async with EmbeddingServer(latency=0.1, **PLAIN) as server:  # type: ignore[arg-type]
+    async with EmbeddingServer(latency=0.2, **PLAIN) as server:  # type: ignore[arg-type]
         outcome = await swept(server, looks=looks, batch=4, requests=4)
     sizes = Counter(map(len, server.batches))
     assert set(outcome.taken.cells) <= {Cell(batch, many) for batch in (1, 2, 4) for many in (1, 2, 4)}
     for cell, samples in outcome.taken.cells.items():
-        assert samples[0].rate == pytest.approx(cell.in_flight / 0.1, rel=0.1)
-        assert samples[0].latency == pytest.approx(0.1, rel=0.1)
+        assert samples[0].rate == pytest.approx(cell.in_flight / 0.2, rel=0.1)
+        assert samples[0].latency == pytest.approx(0.2, rel=0.1)
         assert sizes[cell.batch] >= 3
     assert {look.current for look in looks if look.current} == set(outcome.taken.cells)
 
@@ -89,22 +88,23 @@ async def test_a_refusal_ends_a_direction() -> None:
     def script(request: Request) -> Answer | None:
         return Answer.throttled() if request.embeds and server.in_flight > 4 else None
 
-    async with EmbeddingServer(latency=0.1, script=script, **PLAIN) as server:  # type: ignore[arg-type]
+    async with EmbeddingServer(latency=0.2, script=script, **PLAIN) as server:  # type: ignore[arg-type]
         outcome = await swept(server, batch=2)
     assert {cell.requests for cell in outcome.taken.ends} == {8}
     assert {ending.reason for ending in outcome.taken.ends.values()} == {"refused"}
     found = best(outcome.taken)
     assert found is not None
     assert found.cell == Cell(2, 4)
-    assert outcome.taken.cells[found.cell][0].rate == pytest.approx(80, rel=0.05)  # nothing is held against it
+    # What happened to larger ones is not held against it.
+    assert outcome.taken.cells[found.cell][-1].rate == pytest.approx(40, rel=0.05)
     assert outcome.complete
 
 
 @simulated
 async def test_a_cap_ends_a_direction() -> None:
     """Texts in a request beyond what the server takes are not measured, and it is said how many that is."""
-    async with EmbeddingServer(latency=0.1, max_batch=6, **PLAIN) as server:  # type: ignore[arg-type]
-        outcome = await swept(server)
+    async with EmbeddingServer(latency=0.2, max_batch=6, **PLAIN) as server:  # type: ignore[arg-type]
+        outcome = await swept(server, batch=16, requests=2, seconds=30.0)
     assert max(cell.batch for cell in outcome.taken.cells) <= 4
     assert any("texts in a request" in ending.what for ending in outcome.taken.ends.values())
     assert outcome.complete
@@ -117,7 +117,7 @@ async def test_growing_latency_ends_a_direction() -> None:
     def script(request: Request) -> Answer | None:
         return Answer.hang() if request.embeds and len(request.texts) > 4 else None
 
-    async with EmbeddingServer(latency=0.1, script=script, **PLAIN) as server:  # type: ignore[arg-type]
+    async with EmbeddingServer(latency=0.2, script=script, **PLAIN) as server:  # type: ignore[arg-type]
         outcome = await swept(server, batch=8, requests=2, seconds=60.0)
     assert {cell.batch for cell in outcome.taken.ends} == {8}
     assert {ending.reason for ending in outcome.taken.ends.values()} == {"slow"}
@@ -133,7 +133,7 @@ async def test_too_long_texts_are_left_out() -> None:
         return Answer.exceed_context(longest, 500) if longest > 500 else None
 
     texts = [f"{number} " + "x" * (10 * number) for number in range(100)]
-    async with EmbeddingServer(latency=0.1, script=script, **PLAIN) as server:  # type: ignore[arg-type]
+    async with EmbeddingServer(latency=0.2, script=script, **PLAIN) as server:  # type: ignore[arg-type]
         outcome = await swept(server, texts, batch=2, requests=2)
     assert outcome.texts.refused == sum(len(text) > 497 for text in texts) or outcome.texts.refused >= 50
     assert sum(len(text) > 500 for text in sent(server)) <= 12
@@ -153,10 +153,10 @@ async def test_a_slow_server_is_told_in_time() -> None:
 @simulated
 async def test_a_server_that_goes_away() -> None:
     """Where the server is gone in the middle, what was measured is kept, beside the reason."""
-    async with EmbeddingServer(latency=0.1, **PLAIN) as server:  # type: ignore[arg-type]
+    async with EmbeddingServer(latency=0.2, **PLAIN) as server:  # type: ignore[arg-type]
         looks: list[Look] = []
         running = asyncio.ensure_future(swept(server, looks=looks))
-        while len(looks) < 6:
+        while len(looks) < 6:  # noqa: ASYNC110 - in simulated time
             await asyncio.sleep(0.1)
         await server.astop()
         outcome = await running
@@ -197,14 +197,14 @@ def test_several_servers_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
 @simulated
 async def test_the_options_reach_the_server() -> None:
     """Model, dimensions, prompt and further fields travel with each request."""
-    async with EmbeddingServer(latency=0.1, honours_dimensions=True, **PLAIN) as server:  # type: ignore[arg-type]
+    async with EmbeddingServer(latency=0.2, honours_dimensions=True, **PLAIN) as server:  # type: ignore[arg-type]
         outcome = await swept(
             server, model="test-model", dimensions=4, prompts={"document": "doc: "}, extra_body={"user": "me"}, batch=1,
             requests=1, seconds=5.0,
         )  # fmt: skip
     asked = [request for request in server.requests if request.embeds]
     assert all(request.json["user"] == "me" and request.json["dimensions"] == 4 for request in asked)
-    assert all(text.startswith("doc: ") for request in asked for text in request.texts)
+    assert all(text.startswith("doc: ") for request in asked for text in request.texts if text != "ready")
     assert outcome.info is not None
     assert outcome.info.dimensions == 4
     assert set(outcome.arguments) == {"dimensions", "prompts", "extra_body"}

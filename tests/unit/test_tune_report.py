@@ -12,7 +12,7 @@ import pytest
 from embedwire._servers.known import ServerInfo
 from embedwire.tune.heatmap import colour_of, lightness, svg
 from embedwire.tune.plan import complete
-from embedwire.tune.records import Cell, Ending, Grid, Outcome, Sample, Taken, Texts
+from embedwire.tune.records import Cell, Ending, Grid, Outcome, Sample, Texts
 from embedwire.tune.report import as_json, end, exit_code, number, percent, plain, seconds, table
 from embedwire.tune.samples import COUNT, samples
 from embedwire.tune.texts import Pool, Read
@@ -133,9 +133,11 @@ class TestThePicture:
         assert "Texts per second: uvicorn, <bge>-m3" in said
         assert "requests in flight" in said
         assert "texts in a request" in said
-        for wanted in ("523", "62", "529", "✕", "–", "128"):
+        for wanted in ("523", "62", "529", "✕", "-", "128"):
             assert wanted in said
-        assert any("8 texts in a request, 8 in flight: 523 texts/s (517 to 531, 3 times)" in text for text in said)
+        assert any(
+            "8 texts in a request, 8 in flight: 523 texts/s (517 to 531, 3 times)" in text for text in said
+        )
         frames = [element for element in root.iter() if element.get("class") == "best"]
         assert len(frames) == 1
 

@@ -58,7 +58,9 @@ class Simulated:
     def run(self, seed: int = 0) -> Simulated:
         """Until the plan has nothing left."""
         chance = random.Random(seed)
-        while (move := next_move(self.grid, self.taken, Time.of(self.whole, self.whole - self.now))) is not None:
+        while (
+            move := next_move(self.grid, self.taken, Time.of(self.whole, self.whole - self.now))
+        ) is not None:
             piece = Time.of(self.whole, 0).piece
             if not isinstance(move, Cell):
                 self.now += 2.2 * piece

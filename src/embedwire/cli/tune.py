@@ -86,13 +86,18 @@ def tune(
     with stopped("Stopped."):
         from embedwire.exceptions import InputError
         from embedwire.tune import command
+        from embedwire.tune.sweeping import Options
 
         try:
-            given = command.parsed("--prompts", prompts, '{"document": "passage: "}') if _is_json(prompts) else prompts
+            given = (
+                command.parsed("--prompts", prompts, '{"document": "passage: "}')
+                if _is_json(prompts)
+                else prompts
+            )
             fields = command.parsed("--extra-body", extra_body, '{"user": "me"}')
         except InputError as error:
             raise typer.BadParameter(str(error)) from None
-        options = command.Options(
+        options = Options(
             url=url,
             model=model,
             dimensions=dimensions,

@@ -37,7 +37,7 @@ def middle(samples: Sequence[Sample]) -> float:
 
 
 def noise(taken: Taken) -> float | None:
-    """By what part samples of the same sizes differ: a standard deviation over all cells; None where none was repeated."""
+    """By what part samples of the same sizes differ, as a standard deviation; None where none was repeated."""
     squares, free = 0.0, 0
     for samples in filter(lambda samples: len(samples) > 1, taken.cells.values()):
         mean = statistics.fmean(sample.rate for sample in samples)

@@ -47,8 +47,8 @@ def run(
         quiet: Nothing is shown meanwhile.
 
     Returns:
-        The exit code: 0 where the best sizes were found, 1 after an error, 3 where there was too little to tell, and 130
-        where Ctrl-C came in between.
+        The exit code: 0 where the best sizes were found, 1 after an error, 3 where there was too little to tell, and
+        130 where Ctrl-C came in between.
     """
     try:
         picture = _picture(heatmap)
@@ -71,6 +71,10 @@ def run(
     if said:
         _say(said)
     outcome = sweep.outcome()
+    if code is None and not outcome.taken.cells:
+        _say(
+            f"embedwire: {options.seconds:.3g} s were not enough to measure anything; give it longer: --seconds"
+        )
     if outcome.taken.cells:
         try:
             _hand_over(outcome, picture, out, machine=machine)

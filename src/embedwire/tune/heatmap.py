@@ -17,7 +17,10 @@ CHARACTER = 7.1  # of the small letters, about
 HALF = 0.179  # from this lightness on, black is read better than white
 LONGEST = 120  # characters of a title
 # Viridis, which grows evenly in lightness, without its darkest part: it has to be seen on dark pages.
-COLOURS = ((71, 45, 123), (59, 82, 139), (44, 114, 142), (33, 145, 140), (40, 174, 128), (94, 201, 98), (173, 220, 48), (253, 231, 37))  # fmt: skip
+COLOURS = (
+    (71, 45, 123), (59, 82, 139), (44, 114, 142), (33, 145, 140),
+    (40, 174, 128), (94, 201, 98), (173, 220, 48), (253, 231, 37),
+)  # fmt: skip
 STYLE = """
   text { font-family: system-ui, -apple-system, "Segoe UI", "DejaVu Sans", sans-serif; font-size: 15px; fill: #1c2530 }
   .title { font-size: 17px; font-weight: 700 }
@@ -96,14 +99,15 @@ def _axes(outcome: Outcome) -> Iterator[str]:
         "texts in a request</text>"
     )
     for column, size in enumerate(grid.requests):
-        yield f'<text class="faint" x="{LEFT + WIDE * (column + 0.5):g}" y="{TOP - 9}" text-anchor="middle">{size}</text>'
+        x = LEFT + WIDE * (column + 0.5)
+        yield f'<text class="faint" x="{x:g}" y="{TOP - 9}" text-anchor="middle">{size}</text>'
     for row, size in enumerate(grid.batches):
         yield (
             f'<text class="faint" x="{LEFT - 10}" y="{TOP + HIGH * (row + 0.5) + 5:g}" text-anchor="end">{size}</text>'
         )
     below = TOP + HIGH * len(grid.batches)
     yield (
-        f'<text class="small faint" x="{RIGHT}" y="{below + 26}">framed: the best · –: not tried · ✕: refused, or too '
+        f'<text class="small faint" x="{RIGHT}" y="{below + 26}">framed: the best · -: not tried · ✕: refused, or too '
         "slow</text>"
     )
     yield f'<text class="small faint" x="{RIGHT}" y="{below + 46}">the brighter, the faster</text>'
@@ -131,7 +135,7 @@ def _cell(outcome: Outcome, cell: Cell, x: int, y: int) -> Iterator[str]:
     if not samples:
         ended = taken.ends.get(cell)
         why = "not tried" if ended is None else ended.what
-        mark = "–" if ended is None or ended.reason == "cap" else "✕"
+        mark = "-" if ended is None or ended.reason == "cap" else "✕"
         yield f'<g><title>{escape(f"{words(cell)}: {why}")}</title><rect class="none" {box}/>'
         yield f'<text class="faint" {place}>{mark}</text></g>'
         return

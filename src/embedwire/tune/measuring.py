@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from typing import TypeAlias
 
 from embedwire._clients.own import EmbeddingClient
@@ -52,9 +52,7 @@ class Load:
         workers = [asyncio.ensure_future(self._worker()) for _ in range(self._cell.requests)]
         try:
             timeout = round(min(patience, left), DIGITS)
-            done, pending = await asyncio.wait(
-                workers, timeout=timeout, return_when=asyncio.FIRST_EXCEPTION
-            )
+            done, pending = await asyncio.wait(workers, timeout=timeout, return_when=asyncio.FIRST_EXCEPTION)
             for worker in done:
                 if (error := worker.exception()) is not None:
                     return ending_of(error)
@@ -116,57 +114,76 @@ def ending_of(error: BaseException) -> Ending:
     raise error
 
 
-async def automatic(
-    client: EmbeddingClient, pool: Pool, seconds: float, left: float, *, warm: bool
-) -> Sample | None:
+class Automatic:
     """The automatic sizes on a stream of texts, which is what `embedwire embed` sends.
+
+    Its state is the texts that were sent, and when their vectors came.
 
     Args:
         client: With automatic sizes.
         pool: Gives the texts.
-        seconds: For which texts come.
-        left: Seconds after which it is broken off; what came until then counts.
-        warm: Whether the first texts, as many as are in flight, do not count; else all of its time does.
-
-    Returns:
-        None where nothing came, or too little.
-
-    Raises:
-        RequestError: The server failed.
     """
-    now = asyncio.get_running_loop().time
-    begun = now()
-    texts: list[str] = []
-    marks: list[tuple[float, float]] = []
 
-    def source() -> Iterator[str]:
-        while now() - begun < seconds:
-            texts.extend(pool.take(1))
-            yield texts[-1]
+    def __init__(self, client: EmbeddingClient, pool: Pool) -> None:
+        self._client, self._pool = client, pool
+        self._now = asyncio.get_running_loop().time
+        self._begun = self._now()
+        self._texts: list[str] = []
+        self._marks: list[tuple[float, float]] = []
 
-    async def embed() -> None:
-        stream = client.stream(source(), on_error="skip")
+    async def from_the_start(self, seconds: float, left: float) -> Sample | None:
+        """The rate of all that came, connections and the search for sizes included; None where nothing came.
+
+        Args:
+            seconds: For which texts are read.
+            left: Seconds after which it is broken off; what came until then counts.
+
+        Raises:
+            RequestError: The server failed.
+        """
+        await self._stream(iter(lambda: self._now() - self._begun < seconds, False), left)
+        if not self._marks:
+            return None
+        took = self._marks[-1][0] - self._begun
+        return self._sample(sum(work for _, work in self._marks) / took)
+
+    async def warm(self, count: int, left: float) -> Sample | None:
+        """The rate on so many texts; None where too few came.
+
+        The first and the last of them, as many as are in flight, do not count.
+
+        Args:
+            count: Texts.
+            left: Seconds after which it is broken off.
+
+        Raises:
+            RequestError: The server failed.
+        """
+        first = sizes_of(self._client).in_flight
+        await self._stream(iter(range(count)), left)
+        rate = steady(self._marks, first)
+        return None if rate is None else self._sample(rate)
+
+    async def _stream(self, turns: Iterator[object], left: float) -> None:
+        with suppress(asyncio.TimeoutError):
+            await asyncio.wait_for(self._embed(turns), round(left, DIGITS))
+
+    async def _embed(self, turns: Iterator[object]) -> None:
+        stream = self._client.stream(self._source(turns), on_error="skip")
         async with aclosing(stream):
             async for start, vectors in stream:
-                marks.append((now(), pool.work(texts[start : start + len(vectors)])))
-        pool.drop(texts[index] for index in stream.failures)
+                texts = self._texts[start : start + len(vectors)]
+                self._marks.append((self._now(), self._pool.work(texts)))
+        self._pool.drop(self._texts[index] for index in stream.failures)
 
-    try:
-        await asyncio.wait_for(embed(), round(left, DIGITS))
-    except asyncio.TimeoutError:
-        pass
-    if not marks:
-        return None
-    end = marks[-1][0]
-    found = sizes_of(client)
-    if warm:
-        during = [mark for mark in marks if mark[0] <= begun + seconds]
-        measured = steady(during, found.in_flight)
-    else:
-        measured = sum(work for _, work in marks) / (end - begun)
-    if measured is None:
-        return None
-    return Sample(rate=measured, latency=None, seconds=end - begun, texts=len(texts))
+    def _source(self, turns: Iterator[object]) -> Iterator[str]:
+        for _ in turns:
+            self._texts += self._pool.take(1)
+            yield self._texts[-1]
+
+    def _sample(self, rate: float) -> Sample:
+        took = self._marks[-1][0] - self._begun
+        return Sample(rate=rate, latency=None, seconds=took, texts=len(self._texts))
 
 
 def sizes_of(client: EmbeddingClient) -> Cell:

@@ -27,7 +27,9 @@ def settings(outcome: Outcome, cell: Cell) -> tuple[tuple[str, str], ...]:
     others = "".join(f", {name}={value!r}" for name, value in outcome.arguments.items())
     where = f"{_quoted(url)}{named}{others}, {sizes}"
     flags = "" if model is None else f" --model {shlex.quote(model)}"
-    flags += "".join(f" --{name.replace('_', '-')} {_flag(value)}" for name, value in outcome.arguments.items())
+    flags += "".join(
+        f" --{name.replace('_', '-')} {_flag(value)}" for name, value in outcome.arguments.items()
+    )
     return (
         (
             "LangChain",
@@ -38,7 +40,10 @@ def settings(outcome: Outcome, cell: Cell) -> tuple[tuple[str, str], ...]:
             "from embedwire.llama_index import EmbedwireEmbedding\n\n"
             f"embed_model = EmbedwireEmbedding({where}{more})",
         ),
-        ("Without a framework", f"from embedwire import EmbeddingClient\n\nclient = EmbeddingClient({where})"),
+        (
+            "Without a framework",
+            f"from embedwire import EmbeddingClient\n\nclient = EmbeddingClient({where})",
+        ),
         (
             "Whole corpora",
             f"embedwire embed INPUT -o OUTPUT --url {shlex.quote(url)}{flags} --batch-size {cell.batch} "

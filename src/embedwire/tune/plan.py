@@ -1,7 +1,7 @@
 """Which sizes are measured next. Pure.
 
-Few cells far apart come first, least in flight first; then the neighbours of the best ones; then the best ones again, by
-turns with the automatic sizes; then what is left of the map, while there is time.
+Few cells far apart come first, least in flight first; then the neighbours of the best ones; then the best ones again,
+by turns with the automatic sizes; then what is left of the map, while there is time.
 """
 
 from __future__ import annotations
@@ -24,6 +24,8 @@ GAIN = 0.03  # what four times as much in flight must gain, or more is not tried
 ROUNDS = 2.5  # that a measurement takes, beside its piece: the first, the last, and some luck
 PIECES, LEAST_PIECE, MOST_PIECE = 50, 0.1, 3.0  # of the time, over which a rate is taken; seconds
 RESERVE = 0.3  # of the time, for measuring the best ones again
+TURNS, FEWEST = 4, 60  # texts for the automatic sizes: times what is in flight, and at least
+WARM = 1.2  # times what they should take
 SHARE = 6  # a measurement may take a part of the time so large
 
 
@@ -78,7 +80,7 @@ def _steps(most: int) -> tuple[int, ...]:
 
 def next_move(grid: Grid, taken: Taken, time: Time) -> Move:
     """What is measured next; None where nothing is left that would tell anything in the time that is left."""
-    room = time.left - time.reserve
+    room = time.left - time.reserve if taken.cells else time.left
     for cells in (first(grid), around(grid, taken)):
         if (cell := _next(cells, grid, taken, time, room)) is not None:
             return cell
@@ -94,7 +96,11 @@ def complete(grid: Grid, taken: Taken) -> bool:
     found = best(taken)
     if found is None or not found.sure:
         return False
-    beside = (cell for cell in grid.cells() if min(grid.apart(cell, one) for one in (found.cell, found.fastest)) == 1)
+    beside = (
+        cell
+        for cell in grid.cells()
+        if min(grid.apart(cell, one) for one in (found.cell, found.fastest)) == 1
+    )
     return not any(allowed(cell, grid, taken) for cell in beside)
 
 
@@ -139,7 +145,7 @@ def allowed(cell: Cell, grid: Grid, taken: Taken) -> bool:
 
 
 def _in_vain(cell: Cell, taken: Taken) -> bool:
-    """Whether smaller ones show that more would only wait: four times as much brought nothing, or twice as much took away."""
+    """Whether more would only wait: four times as much brought nothing before, or more took something away."""
     for smaller in (
         [one for one in taken.cells if one.batch == cell.batch and one.requests < cell.requests],
         [one for one in taken.cells if one.requests == cell.requests and one.batch < cell.batch],
@@ -165,6 +171,19 @@ def cost(cell: Cell, taken: Taken, piece: float) -> float:
     return piece + ROUNDS * min(waits, default=0.0)
 
 
+def automatic_texts(taken: Taken, piece: float) -> int:
+    """Texts on which the automatic sizes are measured: for two pieces of time, or four times what is in flight."""
+    in_flight = 1 if taken.found is None else taken.found.in_flight
+    return max(TURNS * in_flight, round(2 * piece * rate_of_automatic(taken)), FEWEST)
+
+
+def rate_of_automatic(taken: Taken) -> float:
+    """Texts per second that the automatic sizes should have; 0 where nothing is known."""
+    if taken.automatic:
+        return middle(taken.automatic)
+    return max((middle(samples) for samples in taken.cells.values()), default=0.0)
+
+
 def _next(cells: Iterable[Cell], grid: Grid, taken: Taken, time: Time, room: float) -> Cell | None:
     """The first that may be measured, and for which there is time."""
     for cell in cells:
@@ -180,7 +199,8 @@ def _again(taken: Taken, time: Time, most: int) -> Move:
     turns: list[tuple[int, Move, float]] = [
         (len(taken.cells[cell]), cell, cost(cell, taken, time.piece)) for cell in finalists(taken)
     ]
-    if turns:
-        turns.append((len(taken.automatic) + 1, "automatic", 3 * time.piece))
+    if turns and not taken.without:
+        seconds = WARM * automatic_texts(taken, time.piece) / (rate_of_automatic(taken) or 1.0)
+        turns.insert(0, (len(taken.automatic) + 1, "automatic", seconds))
     affordable = [turn for turn in turns if turn[0] < most and turn[2] <= time.left]
     return min(affordable, key=lambda turn: turn[0])[1] if affordable else None

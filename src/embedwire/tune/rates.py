@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Sequence
+from itertools import accumulate
 from typing import NamedTuple
 
 
@@ -34,22 +36,21 @@ def latency(spans: Sequence[Span]) -> float:
     return statistics.median(span.end - span.begin for span in spans)
 
 
-def steady(marks: Sequence[tuple[float, float]], least: float) -> float | None:
-    """Work per second of a stream, its beginning left out.
+def steady(marks: Sequence[tuple[float, float]], flying: float) -> float | None:
+    """Work per second of a stream, its beginning and its end left out, when less was in flight.
 
     Args:
         marks: When vectors came, and the work in their texts.
-        least: Work that is left out at least: what was in flight at first.
+        flying: Work that was in flight: so much is left out at both ends.
 
     Returns:
-        None where too little came after that.
+        None where nothing lies between.
     """
-    before = 0.0
-    for number, (moment, work) in enumerate(marks):
-        before += work
-        if before >= least:
-            rest = [mark for mark in marks[number + 1 :] if mark[0] > moment]
-            if not rest:
-                return None
-            return sum(work for _, work in rest) / (rest[-1][0] - moment)
-    return None
+    sums = list(accumulate(work for _, work in marks))
+    if not sums:
+        return None
+    since = next((moment for (moment, _), done in zip(marks, sums, strict=True) if done >= flying), math.inf)
+    until = next(moment for (moment, _), done in zip(marks, sums, strict=True) if done >= sums[-1] - flying)
+    if until <= since:
+        return None
+    return sum(work for moment, work in marks if since < moment <= until) / (until - since)

@@ -103,6 +103,7 @@ class Taken:
         automatic: Samples of the automatic sizes, warmed up.
         start: The automatic sizes from the start; None where that could not be measured.
         found: The automatic sizes as they were last.
+        without: Whether the automatic sizes, warmed up, got too few vectors, and are measured no more.
     """
 
     cells: Mapping[Cell, tuple[Sample, ...]] = field(default_factory=dict)
@@ -110,6 +111,7 @@ class Taken:
     automatic: tuple[Sample, ...] = ()
     start: Sample | None = None
     found: Cell | None = None
+    without: bool = False
 
     def measured(self, cell: Cell, sample: Sample) -> Taken:
         """With one more sample."""

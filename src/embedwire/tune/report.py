@@ -23,6 +23,7 @@ from embedwire.tune.records import Cell, Grid, Outcome, Sample, Taken, words
 
 FOUND, ERROR, TOO_LITTLE = 0, 1, 3  # exit codes
 LEAST_WIDTH, MOST_WIDTH = 20, 110
+NOTHING = 0.005  # a part that is not worth a word
 RESTLESS = 0.07  # samples of the same sizes that differ by more say that something else goes on
 MARKS = {"refused": "x", "slow": "slow", "failed": "x", "cap": "-"}
 
@@ -88,10 +89,7 @@ def _entry(cell: Cell, taken: Taken, found: Best | None, current: Cell | None) -
 
 def _list(taken: Taken, found: Best | None, current: Cell | None) -> list[list[Piece]]:
     fastest = sorted(taken.cells, key=lambda cell: -middle(taken.cells[cell]))[:6]
-    lines = [
-        [Piece(f"{cell!s:>9}"), _padded(_entry(cell, taken, found, None), 7)]
-        for cell in fastest
-    ]
+    lines = [[Piece(f"{cell!s:>9}"), _padded(_entry(cell, taken, found, None), 7)] for cell in fastest]
     return [*lines, *([[Piece(f"{current!s:>9}"), Piece(f"{'?':>7}", "current")]] if current else [])]
 
 
@@ -128,7 +126,9 @@ def texts(outcome: Outcome) -> str:
     if told.refused:
         parts.append(f"{told.refused:,} are left out, as the model does not take them (too long)")
     if told.passes:
-        parts.append("they were too few, and were sent again with a number in front, so that none is sent twice")
+        parts.append(
+            "they were too few, and were sent again with a number in front, so that none is sent twice"
+        )
     return "; ".join(parts) + "."
 
 
@@ -180,11 +180,11 @@ def verdict(outcome: Outcome) -> Iterator[str]:
         return
     samples = taken.cells[found.cell]
     yield f"Best: {words(found.cell)}: {_rate(samples)}{_waits(samples)}."
-    if found.fastest != found.cell:
-        more = middle(taken.cells[found.fastest]) / middle(samples) - 1
+    more = middle(taken.cells[found.fastest]) / middle(samples) - 1
+    if more >= NOTHING:
         yield (
-            f"The fastest was {found.fastest}, by {percent(more)}: up to {percent(found.tolerance)} counts as equal, and "
-            f"the best has less in flight ({found.cell.in_flight} texts instead of {found.fastest.in_flight})."
+            f"The fastest was {found.fastest}, by {percent(more)}: up to {percent(found.tolerance)} counts as equal, "
+            f"and the best has less in flight ({found.cell.in_flight} texts instead of {found.fastest.in_flight})."
         )
     restless = noise(taken) or 0.0
     if restless > RESTLESS:
@@ -203,17 +203,21 @@ def _automatic(taken: Taken, found: Best) -> Iterator[str]:
             f"Automatic sizes from the start: {number(taken.start.rate)} texts/s in the first "
             f"{seconds(taken.start.seconds)}, {_beside(1 - taken.start.rate / rate)}."
         )
-    if lag is not None:
+    elif taken.without:
+        yield "The automatic sizes got no vectors in the time that others took; embedwire doctor may tell why."
+    if lag is None:
+        yield "To paste:"
+    else:
         sizes = "" if taken.found is None else f" ({taken.found} at the end)"
         yield f"Automatic sizes, warmed up{sizes}: {_rate(taken.automatic)}, {_beside(lag)}."
         if automatic_is_as_good(taken, found):
-            yield "So there is nothing to set: leave out batch_size and concurrency. As fixed numbers they would be:"
+            yield "So there is nothing to set: leave out batch_size and concurrency. If you want fixed numbers:"
         else:
             yield f"Setting them gains {percent(1 / (1 - lag) - 1)}. To paste:"
 
 
 def _beside(lag: float) -> str:
-    if abs(lag) < 0.005:
+    if abs(lag) < NOTHING:
         return "as fast as the best"
     return f"{percent(lag)} {'less' if lag > 0 else 'more'} than the best"
 
@@ -222,7 +226,8 @@ def _rate(samples: Sequence[Sample]) -> str:
     rates = [sample.rate for sample in samples]
     if len(rates) == 1:
         return f"{number(rates[0])} texts/s, measured once"
-    return f"{number(middle(samples))} texts/s ({number(min(rates))} to {number(max(rates))} in {len(rates)} measurements)"
+    spread = f"{number(min(rates))} to {number(max(rates))} in {len(rates)} measurements"
+    return f"{number(middle(samples))} texts/s ({spread})"
 
 
 def _waits(samples: Sequence[Sample]) -> str:

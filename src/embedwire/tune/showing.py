@@ -51,7 +51,7 @@ class Silent:
 
 
 class Lines:
-    """A line for each measurement. Its state is what was said."""
+    """A line for each measurement. Its state is what was last to be shown."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
@@ -60,10 +60,12 @@ class Lines:
     def show(self, look: Look) -> None:
         """Says what came of the last measurement."""
         before, self._said = self._said, look
-        if before is None or before.current is None:
-            self._write(f"{look.phase} …") if look.current is None else None
-            return
-        self._write(f"{words(before.current)}: {_came(before.current, look)}")
+        if before is not None and before.current is not None:
+            self._write(f"{words(before.current)}: {_came(before.current, look)}")
+        elif before is not None and len(look.taken.automatic) > len(before.taken.automatic):
+            self._write(f"{before.phase}: {number(look.taken.automatic[-1].rate)} texts/s")
+        elif look.current is None and look.phase:
+            self._write(f"{look.phase} …")
 
     def close(self) -> None:
         """Nothing."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias
 
@@ -12,23 +12,32 @@ from embedwire._clients.own import EmbeddingClient
 from embedwire._servers.known import ServerInfo, forget, server_facts
 from embedwire._settings.options import RetryPolicy
 from embedwire._settings.settings import timeouts_of
-from embedwire.exceptions import EmbedwireError, InputError, RequestError
+from embedwire.exceptions import ConnectionFailed, EmbedwireError, InputError, RequestError
 from embedwire.tune.measuring import (
     DIGITS,
+    Automatic,
     Load,
     Measured,
-    automatic,
     only_what_is_taken,
     sizes_of,
 )
-from embedwire.tune.plan import Time, complete, cost, grid_of, next_move
+from embedwire.tune.plan import (
+    SHARE,
+    Time,
+    automatic_texts,
+    complete,
+    cost,
+    grid_of,
+    next_move,
+    rate_of_automatic,
+)
 from embedwire.tune.records import Cell, Ending, Grid, Look, Move, Outcome, Sample, Taken, words
 from embedwire.tune.texts import Pool
 
 Show: TypeAlias = Callable[[Look], object]
 
-START = 0.1  # of the time, for the automatic sizes from the start
-PATIENCE = 4  # times what a measurement should take, after which its sizes are too slow
+START = 0.08  # of the time, for the automatic sizes from the start
+PATIENCE = 2  # times what a measurement should take, after which its sizes are too slow
 REST = 1.0  # seconds for a server that had too much
 READY = 15.0  # seconds that it then has to be there again
 FAILURES = 3  # in a row, and it is given up
@@ -119,7 +128,8 @@ class Sweep:
         self._error: str | None = None
         self._tainted: dict[Cell, int] = {}
         self._failed = 0
-        self._begun = self._end = 0.0
+        self._begun: float | None = None
+        self._end = 0.0
 
     async def run(self, show: Show) -> None:
         """Measures until nothing is left that would tell anything, or the time is over.
@@ -140,6 +150,7 @@ class Sweep:
             await self._from_the_start()
             while (move := self._next()) is not None:
                 await self._step(move)
+            self._look("")
         except EmbedwireError as error:
             if not self._taken.cells:
                 raise
@@ -155,7 +166,7 @@ class Sweep:
             grid=self._grid,
             taken=self._taken,
             texts=self._pool.told(),
-            seconds=self._now() - self._begun if self._begun else 0.0,
+            seconds=0.0 if self._begun is None else self._now() - self._begun,
             budget=self._options.seconds,
             complete=complete(self._grid, self._taken),
             error=self._error,
@@ -183,18 +194,21 @@ class Sweep:
         """The automatic sizes as in a new process."""
         await self._anew()
         seconds = START * self._options.seconds
-        sample = await self._automatic(seconds, min(2.5 * seconds, self._left()), warm=False)
+        most = min(2 * seconds, self._left())
+        sample = await self._automatic(lambda sizes: sizes.from_the_start(seconds, most), most)
         self._taken = replace(self._taken, start=sample)
         await self._ready()
 
-    async def _automatic(self, seconds: float, left: float, *, warm: bool) -> Sample | None:
+    async def _automatic(
+        self, measure: Callable[[Automatic], Awaitable[Sample | None]], most: float
+    ) -> Sample | None:
         before = self._now()
         try:
-            sample = await automatic(self._client, self._pool, seconds, left, warm=warm)
+            sample = await measure(Automatic(self._client, self._pool))
         except RequestError:
             sample = None
         self._taken = replace(self._taken, found=sizes_of(self._client))
-        if sample is None or self._now() - before >= left:
+        if sample is None or self._now() - before >= most:
             await self._anew()  # what was given up is no longer in its way
             await self._ready()
         return sample
@@ -208,16 +222,17 @@ class Sweep:
             await self._measure(move)
             return
         self._look("automatic sizes")
-        sample = await self._automatic(2 * self._piece, self._left(), warm=True)
+        count, most = automatic_texts(self._taken, self._piece), self._left()
+        if (rate := rate_of_automatic(self._taken)) > 0:
+            most = min(most, self._patience(count / rate))
+        sample = await self._automatic(lambda sizes: sizes.warm(count, most), most)
         if sample is not None:
             self._taken = replace(self._taken, automatic=(*self._taken.automatic, sample))
-            return
-        self._failed += 1
-        if self._failed >= FAILURES:
-            raise GaveUp(f"{self._url}: the automatic sizes got no vectors in {2 * self._piece:.3g} s")
+        elif self._left() > 0:
+            self._taken = replace(self._taken, without=True)
 
     async def _measure(self, cell: Cell) -> None:
-        patience = PATIENCE * max(2 * self._piece, cost(cell, self._taken, self._piece))
+        patience = self._patience(cost(cell, self._taken, self._piece))
         async with self._options.client(cell) as client:
             load = Load(client, cell, self._pool, self._piece)
             measured = await load.run(patience, self._left())
@@ -255,13 +270,18 @@ class Sweep:
         self._client = self._options.client()
 
     async def _ready(self) -> None:
-        if (left := self._left()) <= 0:
-            return
-        try:
-            await self._client.wait_ready(min(READY, left))
-        except RequestError:
-            if self._left() > MOMENT:  # else only the time is over
+        """Until the server is there again; one that is slow may take all of the time that is left."""
+        for most in (READY, self._options.seconds):
+            if (left := self._left()) <= 0:
+                return
+            try:
+                await self._client.wait_ready(min(most, left))
+                return
+            except ConnectionFailed:
                 raise
+            except RequestError:
+                if most > READY and self._left() > MOMENT:
+                    raise
 
     # The time
 
@@ -270,6 +290,10 @@ class Sweep:
             return asyncio.get_running_loop().time()
         except RuntimeError:  # after the end
             return time.monotonic()
+
+    def _patience(self, seconds: float) -> float:
+        """Seconds after which a measurement that should take so many is too slow."""
+        return PATIENCE * max(2 * self._piece, min(seconds, self._options.seconds / SHARE))
 
     def _left(self) -> float:
         return self._end - self._now()
