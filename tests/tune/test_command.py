@@ -50,8 +50,8 @@ SMALL = ("--seconds", 6, "--max-batch", 4, "--max-in-flight", 2)
 
 def test_a_sweep(tmp_path: Path, server: EmbeddingServer) -> None:
     """A sweep of the user's texts prints table, verdict and settings, and writes picture and JSON."""
-    (tmp_path / "docs.txt").write_text("".join(f"text number {number}\n" for number in range(500)))
-    (tmp_path / "docs.txt").open("a").write("text number 7\n")
+    lines = [f"text number {number}\n" for number in range(500)]
+    (tmp_path / "docs.txt").write_text("".join([*lines, lines[7]]))
     done = run(
         server.url,
         tmp_path / "docs.txt",
@@ -61,17 +61,16 @@ def test_a_sweep(tmp_path: Path, server: EmbeddingServer) -> None:
         "-o",
         tmp_path / "a.json",
     )
-    assert done.returncode == 0, (done.stdout, done.stderr)
+    assert done.returncode in (0, 3), (done.stdout, done.stderr)  # a busy machine tells nothing
     assert "500 texts, 15 characters on average" in done.stdout
     assert "1 rows had no text, or one that was there before" in done.stdout
-    assert "Best: " in done.stdout
-    assert "EmbedwireEmbeddings(" in done.stdout
+    assert ("Best: " in done.stdout) == ("EmbedwireEmbeddings(" in done.stdout) == (done.returncode == 0)
     assert "\033" not in done.stdout + done.stderr
     assert "1 text in a request, 1 in flight: " in done.stderr
     assert (tmp_path / "map.svg").read_text("utf-8").startswith("<svg")
     told = json.loads((tmp_path / "a.json").read_text("utf-8"))
-    assert told["exit_code"] == 0
-    assert told["best"]["batch_size"] in (1, 2, 4)
+    assert told["exit_code"] == done.returncode
+    assert (told["best"] is None) == (done.returncode == 3)
 
 
 def test_json_and_built_in_texts(server: EmbeddingServer) -> None:
@@ -92,7 +91,7 @@ def test_json_and_built_in_texts(server: EmbeddingServer) -> None:
         (["URL", "http://other:8080"], 2, "sizes are those of one server"),
         (["a.jsonl"], 2, "name the server first"),
         (["http://127.0.0.1:9"], 1, "127.0.0.1:9"),
-        (["nowhere"], 1, "nowhere"),
+        (["nowhere"], 1, "must start with http:// or https://"),
         (["URL", "--extra-body", "{"], 2, "--extra-body must be a JSON object"),
         (["URL", "--extra-body", "[1]"], 2, "--extra-body must be a JSON object"),
         (["URL", "--prompts", "{"], 2, "--prompts must be a JSON object"),

@@ -14,6 +14,7 @@ from embedwire.tune.choosing import (
     automatic_is_as_good,
     automatic_lags,
     best,
+    is_certain,
     noise,
     tolerance,
 )
@@ -189,6 +190,17 @@ class TestTheBest:
         assert calm.cell == Cell(1, 1) == shaken.cell
         wild = taken({(1, 1): [50, 150], (2, 1): [100, 110]})
         assert tolerance(wild) == 0.1
+
+    def test_is_not_called_so_in_doubt(self) -> None:
+        """Where others seemed faster and were not measured again, or samples tell nothing, there is no verdict."""
+        clear = taken({(1, 1): [50, 51], (2, 1): [100, 101]})
+        lucky = taken({(1, 1): [50, 51], (2, 1): [100, 101], (4, 1): 150})
+        wild = taken({(1, 1): [20, 90], (2, 1): [100, 210]})
+        once = taken({(1, 1): 50, (2, 1): 100})
+        for measured, certain in ((clear, True), (lucky, False), (wild, False), (once, False)):
+            found = best(measured)
+            assert found is not None
+            assert is_certain(measured, found) == certain
 
     def test_and_the_automatic_sizes(self) -> None:
         """They are as good where they are no slower than the best by more than what counts as equal."""

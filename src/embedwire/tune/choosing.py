@@ -11,6 +11,7 @@ from embedwire.tune.records import Cell, Sample, Taken
 
 EQUAL, MOST_EQUAL = 0.03, 0.10  # rates that differ by no more than this part are called equal
 DOUBT = 1.5  # standard deviations of a single sample, that medians of three may differ by
+WILD = 0.25  # samples of the same sizes that differ by more tell nothing
 SURE = 2  # samples of a cell, before it can be called the best
 
 
@@ -62,6 +63,17 @@ def best(taken: Taken) -> Best | None:
     as_fast = near(taken, among, within)
     cell = min(as_fast, key=lambda cell: (cell.in_flight, -middle(taken.cells[cell])))
     return Best(cell=cell, fastest=fastest, tolerance=within, sure=bool(sure))
+
+
+def is_certain(taken: Taken, best: Best) -> bool:
+    """Whether what was measured speaks for the best, and nothing against it.
+
+    It was measured more than once, as the fastest was; no others seemed clearly faster, and were not looked at again;
+    and samples of the same sizes do not differ so much that they tell nothing.
+    """
+    most = (1 + best.tolerance) * middle(taken.cells[best.fastest])
+    faster = any(middle(samples) > most for samples in taken.cells.values())
+    return best.sure and not faster and (noise(taken) or 0.0) <= WILD
 
 
 def near(taken: Taken, among: Iterable[Cell], within: float) -> list[Cell]:

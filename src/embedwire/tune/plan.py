@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from embedwire._servers.bounds import START
 from embedwire._servers.kinds import ServerKind, Told
-from embedwire.tune.choosing import best, middle, near
+from embedwire.tune.choosing import best, is_certain, middle, near
 from embedwire.tune.records import Cell, Grid, Move, Taken
 
 APART = 3  # steps between the cells that come first
@@ -94,7 +94,7 @@ def next_move(grid: Grid, taken: Taken, time: Time) -> Move:
 def complete(grid: Grid, taken: Taken) -> bool:
     """Whether what was measured is enough for a verdict: the best ones more than once, and all that are beside them."""
     found = best(taken)
-    if found is None or not found.sure:
+    if found is None or not is_certain(taken, found):
         return False
     beside = (
         cell

@@ -11,6 +11,7 @@ import orjson
 
 from embedwire._version import __version__
 from embedwire.tune.choosing import (
+    WILD,
     Best,
     automatic_is_as_good,
     automatic_lags,
@@ -171,6 +172,13 @@ def verdict(outcome: Outcome) -> Iterator[str]:
         yield f"It ended early: {outcome.error}"
     if found is None:
         return
+    restless = noise(taken) or 0.0
+    if restless > WILD:
+        yield (
+            f"Nothing can be told: the same sizes differed by {percent(restless)} from one time to the next. Something else "
+            "goes on at the server, or here; try again when it is over."
+        )
+        return
     if not outcome.complete:
         many = f"{len(taken.cells)} pair{'s' * (len(taken.cells) != 1)} of sizes"
         yield (
@@ -186,7 +194,6 @@ def verdict(outcome: Outcome) -> Iterator[str]:
             f"The fastest was {found.fastest}, by {percent(more)}: up to {percent(found.tolerance)} counts as equal, "
             f"and the best has less in flight ({found.cell.in_flight} texts instead of {found.fastest.in_flight})."
         )
-    restless = noise(taken) or 0.0
     if restless > RESTLESS:
         yield (
             f"The same sizes differed by {percent(restless)} from one time to the next: something else goes on at the "

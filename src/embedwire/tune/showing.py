@@ -128,7 +128,12 @@ def drawn(look: Look, width: int, clock: Callable[[], float] = time.monotonic) -
         text.append("\n")
     found = best(look.taken)
     if found is not None:
-        text.append(f"best so far {found.cell}: {number(middle(look.taken.cells[found.cell]))} texts/s\n")
-    left = f"{max(0.0, look.end - clock()):.0f} s left"
-    text.append(f"{left}  {look.phase}")
+        rate = number(middle(look.taken.cells[found.cell]))
+        text.append(cut(f"best so far {found.cell}: {rate} texts/s", width) + "\n")
+    text.append(cut(f"{max(0.0, look.end - clock()):.0f} s left  {look.phase}", width))
     return text
+
+
+def cut(line: str, width: int) -> str:
+    """As much of a line as there is room for."""
+    return line if len(line) <= width else line[: width - 1] + "…"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -232,7 +233,9 @@ class Sweep:
             self._taken = replace(self._taken, without=True)
 
     async def _measure(self, cell: Cell) -> None:
-        patience = self._patience(cost(cell, self._taken, self._piece))
+        patience = math.inf
+        if cell.in_flight > 1:
+            patience = self._patience(cost(cell, self._taken, self._piece))
         async with self._options.client(cell) as client:
             load = Load(client, cell, self._pool, self._piece)
             measured = await load.run(patience, self._left())
