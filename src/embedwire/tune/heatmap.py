@@ -28,6 +28,7 @@ STYLE = """
   .page { fill: #ffffff }
   .none { fill: #eef1f4; stroke: #d3d9df }
   .best { fill: none; stroke: #1c2530; stroke-width: 3 }
+  .inner { fill: none; stroke: #ffffff; stroke-width: 2 }
   .on-dark { fill: #ffffff }
   .on-light { fill: #000000 }
   .faint { fill: #56626e }
@@ -36,6 +37,7 @@ STYLE = """
     .page { fill: #12171d }
     .none { fill: #1d252d; stroke: #36424d }
     .best { stroke: #ffffff }
+    .inner { stroke: #000000 }
     .on-dark { fill: #ffffff }
     .on-light { fill: #000000 }
     .faint { fill: #a3b0bc }
@@ -123,7 +125,10 @@ def _cells(outcome: Outcome) -> Iterator[str]:
             x, y = LEFT + WIDE * column, TOP + HIGH * row
             yield from _cell(outcome, cell, x, y)
             if cell == framed:
-                frame = f'<rect class="best" x="{x}" y="{y}" width="{WIDE}" height="{HIGH}" rx="4"/>'
+                frame = (
+                    f'<rect class="best" x="{x}" y="{y}" width="{WIDE}" height="{HIGH}" rx="4"/>'
+                    f'<rect class="inner" x="{x + 3}" y="{y + 3}" width="{WIDE - 6}" height="{HIGH - 6}" rx="2"/>'
+                )
     yield frame
 
 

@@ -175,8 +175,8 @@ def verdict(outcome: Outcome) -> Iterator[str]:
     restless = noise(taken) or 0.0
     if restless > WILD:
         yield (
-            f"Nothing can be told: the same sizes differed by {percent(restless)} from one time to the next. Something else "
-            "goes on at the server, or here; try again when it is over."
+            f"Nothing can be told: the same sizes differed by {percent(restless)} from one time to the next. Something "
+            "else goes on at the server, or here; try again when it is over."
         )
         return
     if not outcome.complete:
