@@ -12,7 +12,7 @@ from benchmarks.speed.models import Behaviour
 from benchmarks.speed.simulation import run
 from benchmarks.speed.texts import texts
 from embedwire._servers.kinds import Told
-from embedwire.tune.plan import Time, grid_of, next_move
+from embedwire.tune.plan import Time, automatic_texts, grid_of, next_move, rate_of_automatic
 from embedwire.tune.records import Cell, Ending, Grid, Sample, Taken
 
 FULL = grid_of(128, 64, None, Told())
@@ -63,9 +63,11 @@ class Simulated:
         ) is not None:
             piece = Time.of(self.whole, 0).piece
             if not isinstance(move, Cell):
-                self.now += 2.2 * piece
+                rate = rate_of_automatic(self.taken)
+                seconds = automatic_texts(self.taken, piece) / rate
+                self.now += seconds
                 self.moves.append(None)
-                sample = Sample(rate=1.0, latency=None, seconds=piece, texts=1)
+                sample = Sample(rate=rate, latency=None, seconds=seconds, texts=1)
                 self.taken = Taken(
                     cells=self.taken.cells, ends=self.taken.ends, automatic=(*self.taken.automatic, sample)
                 )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from typing import Any, Literal, NamedTuple, TypeAlias
 
@@ -257,40 +257,42 @@ def as_json(outcome: Outcome) -> str:
     return orjson.dumps(facts(outcome), option=orjson.OPT_INDENT_2).decode()
 
 
-def facts(outcome: Outcome) -> Mapping[str, Any]:
+def facts(outcome: Outcome) -> dict[str, Any]:
     """What `as_json` says."""
-    taken, info = outcome.taken, outcome.info
-    found = best(taken)
-    sure = found is not None and outcome.complete
+    info, taken = outcome.info, outcome.taken
+    of_server = ("software", "model", "dimensions", "slots")
+    found = best(taken) if outcome.complete else None
     return {
         "embedwire": __version__,
         "exit_code": exit_code(outcome),
         "url": outcome.url,
-        "software": info and info.software,
-        "model": info and info.model,
-        "dimensions": info and info.dimensions,
-        "slots": info and info.slots,
+        **{name: getattr(info, name, None) for name in of_server},
         "texts": asdict(outcome.texts),
         "seconds": round(outcome.seconds, 3),
         "budget": outcome.budget,
         "error": outcome.error,
         "complete": outcome.complete,
-        "best": _cell(found.cell, taken) if found is not None and sure else None,
-        "fastest": _cell(found.fastest, taken) if found is not None and sure else None,
-        "equal_within": None if found is None else round(found.tolerance, 4),
-        "automatic": {
-            "batch_size": taken.found and taken.found.batch,
-            "concurrency": taken.found and taken.found.requests,
-            "from_the_start": taken.start and _sample(taken.start),
-            "warmed_up": [_sample(sample) for sample in taken.automatic],
-            "as_good": automatic_is_as_good(taken, found) if found is not None and sure else None,
-        },
-        "settings": dict(settings(outcome, found.cell)) if found is not None and sure else {},
+        "best": found and _cell(found.cell, taken),
+        "fastest": found and _cell(found.fastest, taken),
+        "equal_within": found and round(found.tolerance, 4),
+        "automatic": _automatic_facts(taken, found),
+        "settings": {} if found is None else dict(settings(outcome, found.cell)),
         "cells": [_cell(cell, taken) for cell in sorted(taken.cells)],
         "ended": [
             {"batch_size": cell.batch, "concurrency": cell.requests, **asdict(ending)}
             for cell, ending in taken.ends.items()
         ],
+    }
+
+
+def _automatic_facts(taken: Taken, found: Best | None) -> dict[str, Any]:
+    return {
+        "batch_size": taken.found and taken.found.batch,
+        "concurrency": taken.found and taken.found.requests,
+        "from_the_start": taken.start and _sample(taken.start),
+        "warmed_up": [_sample(sample) for sample in taken.automatic],
+        "slower_by": found and automatic_lags(taken, found),
+        "as_good": None if found is None else automatic_is_as_good(taken, found),
     }
 
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable, Sequence
+from collections.abc import Generator, Iterable, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 
 from embedwire._servers.tuner import PER_TEXT
 from embedwire.bulk.reading import chunks_of
-from embedwire.bulk.records import Columns, InputFormat
+from embedwire.bulk.records import Chunk, Columns, InputFormat
 from embedwire.bulk.sources import sources_of
 from embedwire.exceptions import InputError
 from embedwire.tune.records import Texts
@@ -42,29 +42,31 @@ def read(inputs: Sequence[str], column: str, told: InputFormat | None) -> Read:
     """
     if not inputs:
         return Read(BUILT_IN, samples())
+    name = "stdin" if list(inputs) == ["-"] else ", ".join(inputs)
     texts: dict[str, None] = {}
     characters = rows = 0
-    first_bad = ""
-    more = False
-    for source in sources_of(inputs, told):
-        if more:
-            break
-        with closing(chunks_of(source, Columns(text=column, id=None, keep=()))) as chunks:  # type: ignore[type-var]
-            for chunk in chunks:
-                for index, text in enumerate(chunk.texts):
-                    rows += 1
-                    if text is None:
-                        first_bad = first_bad or f"{chunk.place(index)}: {chunk.problems[index]}"
-                    elif text.strip() and text not in texts:
-                        texts[text] = None
-                        characters += len(text)
-                more = len(texts) >= MOST_TEXTS or characters >= MOST_CHARACTERS
-                if more:
-                    break
-    name = "stdin" if list(inputs) == ["-"] else ", ".join(inputs)
+    first_bad, more = "", False
+    with closing(_chunks(inputs, column, told)) as chunks:
+        for chunk in chunks:
+            sound = dict.fromkeys(text for text in chunk.texts if text is not None and text.strip())
+            rows += len(chunk.texts)
+            characters += sum(len(text) for text in sound if text not in texts)
+            texts |= sound
+            if chunk.problems and not first_bad:
+                index = min(chunk.problems)
+                first_bad = f"; {chunk.place(index)}: {chunk.problems[index]}"
+            more = len(texts) >= MOST_TEXTS or characters >= MOST_CHARACTERS
+            if more:
+                break
     if not texts:
-        raise InputError(f"{name} holds no text to embed" + (f"; {first_bad}" if first_bad else ""))
+        raise InputError(f"{name} holds no text to embed{first_bad}")
     return Read(f"{name} (its beginning)" if more else name, list(texts), rows - len(texts))
+
+
+def _chunks(inputs: Sequence[str], column: str, told: InputFormat | None) -> Generator[Chunk, None, None]:
+    columns = Columns(text=column, id=None, keep=())
+    for source in sources_of(inputs, told):
+        yield from chunks_of(source, columns)
 
 
 class Pool:
