@@ -48,19 +48,28 @@ def read(inputs: Sequence[str], column: str, told: InputFormat | None) -> Read:
     first_bad, more = "", False
     with closing(_chunks(inputs, column, told)) as chunks:
         for chunk in chunks:
-            sound = dict.fromkeys(text for text in chunk.texts if text is not None and text.strip())
+            sound = _sound(chunk)
             rows += len(chunk.texts)
             characters += sum(len(text) for text in sound if text not in texts)
             texts |= sound
-            if chunk.problems and not first_bad:
-                index = min(chunk.problems)
-                first_bad = f"; {chunk.place(index)}: {chunk.problems[index]}"
+            first_bad = first_bad or _problem(chunk)
             more = len(texts) >= MOST_TEXTS or characters >= MOST_CHARACTERS
             if more:
                 break
     if not texts:
         raise InputError(f"{name} holds no text to embed{first_bad}")
     return Read(f"{name} (its beginning)" if more else name, list(texts), rows - len(texts))
+
+
+def _sound(chunk: Chunk) -> dict[str, None]:
+    """Its texts that can be embedded, each once."""
+    return dict.fromkeys(text for text in chunk.texts if text is not None and text.strip())
+
+
+def _problem(chunk: Chunk) -> str:
+    """What is wrong with the first row of it that has no text; "" where none is."""
+    index = min(chunk.problems, default=None)
+    return "" if index is None else f"; {chunk.place(index)}: {chunk.problems[index]}"
 
 
 def _chunks(inputs: Sequence[str], column: str, told: InputFormat | None) -> Generator[Chunk, None, None]:
