@@ -15,7 +15,7 @@ from embedwire.tune.plan import complete
 from embedwire.tune.records import Cell, Ending, Grid, Outcome, Sample, Texts
 from embedwire.tune.report import as_json, end, exit_code, number, percent, plain, seconds, table
 from embedwire.tune.samples import COUNT, samples
-from embedwire.tune.texts import Pool, Read
+from embedwire.tune.texts import Pool, Read, mixed
 from tests.unit.test_tune_plan import taken
 
 GRID = Grid(batches=(1, 2, 4, 8, 16, 32, 64, 128), requests=(1, 2, 4, 8, 16, 32, 64))
@@ -71,7 +71,7 @@ def test_the_verdict() -> None:
     said = " ".join(end(OUTCOME, 110).split())
     assert "http://gpu:8080/v1: uvicorn, model <bge>-m3" in said
     assert "1,000 texts, 240 characters on average: docs.jsonl" in said
-    assert "2 are left out, as the model does not take them" in said
+    assert "2 more are left out, as the model does not take them" in said
     assert "sent again with a number in front" in said
     assert "Best: 8 texts in a request, 8 in flight: 523 texts/s (517 to 531 in 3 measurements)" in said
     assert "The fastest was 64 x 8, by 1.1 %: up to 3 % counts as equal" in said
@@ -170,6 +170,14 @@ class TestTexts:
         assert len(set(sent)) == 25
         assert sum(text.startswith("text ") for text in sent) == 7
         assert pool.told().passes == 3
+
+    def test_any_in_a_row_are_about_as_long(self) -> None:
+        """All texts come, in an order in which those of a few requests are as long as those of any others."""
+        texts = samples()
+        order = mixed(texts)
+        assert sorted(order) == sorted(texts)
+        sums = [sum(map(len, order[start : start + 40])) for start in range(0, len(order) - 40, 40)]
+        assert max(sums) < 1.25 * min(sums)
 
     def test_what_is_refused_comes_no_more(self) -> None:
         """A text that the model does not take is left out, also with a number in front, and counted."""

@@ -123,9 +123,10 @@ def texts(outcome: Outcome) -> str:
     said = f"{told.count:,} texts, {told.characters:,.0f} characters on average: {told.source}"
     parts = [said]
     if told.skipped:
-        parts.append(f"{told.skipped:,} rows had no text, or one that was there before")
+        rows = "1 row" if told.skipped == 1 else f"{told.skipped:,} rows"
+        parts.append(f"{rows} had no text, or one that was there before")
     if told.refused:
-        parts.append(f"{told.refused:,} are left out, as the model does not take them (too long)")
+        parts.append(f"{told.refused:,} more are left out, as the model does not take them (too long)")
     if told.passes:
         parts.append(
             "they were too few, and were sent again with a number in front, so that none is sent twice"

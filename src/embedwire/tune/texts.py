@@ -6,6 +6,7 @@ import random
 from collections.abc import Generator, Iterable, Sequence
 from contextlib import closing
 from dataclasses import dataclass
+from itertools import zip_longest
 
 from embedwire._servers.tuner import PER_TEXT
 from embedwire.bulk.reading import chunks_of
@@ -16,6 +17,7 @@ from embedwire.tune.records import Texts
 from embedwire.tune.samples import samples
 
 MOST_TEXTS, MOST_CHARACTERS = 20_000, 2**25  # that are read; what stands behind them is not
+STRATA = 20  # by length
 BUILT_IN = "built-in sample texts"
 
 
@@ -78,17 +80,32 @@ def _chunks(inputs: Sequence[str], column: str, told: InputFormat | None) -> Gen
         yield from chunks_of(source, columns)
 
 
+def mixed(texts: Sequence[str]) -> list[str]:
+    """All of them in an order by chance, in which any some twenty in a row are together about as long as any others."""
+    chance = random.Random(len(texts))  # noqa: S311 - an order, no key
+    ranked = sorted(texts, key=len)
+    size = -(-len(ranked) // STRATA)
+    strata = [ranked[start : start + size] for start in range(0, len(ranked), size)]
+    for stratum in strata:
+        chance.shuffle(stratum)
+    order: list[str] = []
+    for row in zip_longest(*strata):
+        turn = [text for text in row if text is not None]
+        chance.shuffle(turn)
+        order += turn
+    return order
+
+
 class Pool:
     """Texts to send. Its state is which is next, and which the model does not take.
 
-    They come in an order by chance, so that any of them in a row are about as long as all are. When all were sent they
+    When all were sent they
     come again with a number in front, so that neither a cache nor embedwire sees a text twice.
     """
 
     def __init__(self, read: Read) -> None:
         self._read = read
-        self._texts = list(read.texts)
-        random.Random(len(self._texts)).shuffle(self._texts)  # noqa: S311 - an order, no key
+        self._texts = mixed(read.texts)
         self._known = frozenset(self._texts)
         self._per_text = sum(map(len, self._texts)) / len(self._texts) + PER_TEXT
         self._next = self._passes = 0
