@@ -1,7 +1,7 @@
 """Has `embedwire tune` measure servers, and writes what it says into docs/TUNE.md, and its pictures beside it.
 
-Run it as ``python -m scripts.write_tune_docs``; it takes three minutes, in which the machine should do nothing else: a busy
-one tells nothing, and its real servers are left out. ``--simulated``: only the server in simulated time.
+Run it as ``python -m scripts.write_tune_docs``; it takes three minutes, in which the machine should do nothing else: on
+a busy one nothing can be told, and real servers are left out. ``--simulated``: only the server in simulated time.
 """
 
 from __future__ import annotations
@@ -46,7 +46,9 @@ def simulated() -> Outcome:
             slots=4, latency=0.3, latency_per_text=0.03, server_header="uvicorn"
         ) as server:
             texts = [f"text {number:05}" for number in range(9_000)]
-            sweep = Sweep(Options(url=server.url, seconds=240.0, requests=16), Pool(Read("docs.txt", texts)))
+            sweep = Sweep(
+                Options(url=server.url, seconds=240.0, batch=32, requests=16), Pool(Read("docs.txt", texts))
+            )
             await sweep.run(lambda _: None)
             outcome = sweep.outcome()
             return replace(outcome, url=outcome.url.replace(server.url, SHOWN))
@@ -82,7 +84,7 @@ def main() -> None:
         if outcome.complete:
             told.append(section(title, name, "", outcome))
     title = "A test server with four workers: 0.3 s for a request and 30 ms for each text, in simulated time"
-    arguments = " docs.txt --seconds 240 --max-in-flight 16"
+    arguments = " docs.txt --seconds 240 --max-batch 32 --max-in-flight 16"
     told.append(section(title, "tune-simulated", arguments, simulated()))
     page = DOCS / "TUNE.md"
     page.write_text(page.read_text("utf-8").partition(BEGIN)[0] + "\n".join(told), "utf-8")
