@@ -90,6 +90,12 @@ def test_automatic_sizes_that_are_as_good() -> None:
     assert json.loads(as_json(same))["automatic"]["as_good"] is True
 
 
+def test_automatic_sizes_that_are_far_off() -> None:
+    """Where setting sizes makes more than twice as fast, it is said in times."""
+    far = replace(OUTCOME, taken=replace(TAKEN, automatic=taken({}, (104.6,)).automatic))
+    assert "Setting them makes it 5.0 times as fast. To paste:" in " ".join(end(far, 110).split())
+
+
 def test_too_little_time() -> None:
     """Where time was too short, it says so, and calls nothing the best; the exit code tells."""
     short = replace(OUTCOME, complete=False, taken=taken({(1, 1): 5}), seconds=9.6, budget=10.0)

@@ -24,6 +24,7 @@ from embedwire.tune.records import Cell, Grid, Outcome, Sample, Taken, words
 
 FOUND, ERROR, TOO_LITTLE = 0, 1, 3  # exit codes
 LEAST_WIDTH, MOST_WIDTH = 20, 110
+TWICE = 2
 NOTHING = 0.005  # a part that is not worth a word
 RESTLESS = 0.07  # samples of the same sizes that differ by more say that something else goes on
 MARKS = {"refused": "x", "slow": "slow", "failed": "x", "cap": "-"}
@@ -221,7 +222,11 @@ def _automatic(taken: Taken, found: Best) -> Iterator[str]:
         if automatic_is_as_good(taken, found):
             yield "So there is nothing to set: leave out batch_size and concurrency. If you want fixed numbers:"
         else:
-            yield f"Setting them gains {percent(1 / (1 - lag) - 1)}. To paste:"
+            faster = 1 / (1 - lag)
+            gain = (
+                f"makes it {faster:.1f} times as fast" if faster >= TWICE else f"gains {percent(faster - 1)}"
+            )
+            yield f"Setting them {gain}. To paste:"
 
 
 def _beside(lag: float) -> str:
