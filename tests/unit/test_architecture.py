@@ -38,12 +38,14 @@ ADAPTERS = ("langchain.py", "llama_index.py", "_pydantic.py")
 CLI = tuple(name for name in MODULES if name.startswith("cli/"))
 SHELL = ("__init__.py", "__main__.py", *CLI, *ADAPTERS)
 BULK = [name for name in MODULES if name.startswith("bulk/")]
-CORE = [name for name in MODULES if name not in (*SHELL, *BULK)]
+TUNE = [name for name in MODULES if name.startswith("tune/")]
+CORE = [name for name in MODULES if name not in (*SHELL, *BULK, *TUNE)]
 DOORS = [f"{room}/__init__.py" for room in ROOMS]
 # The floors of the house, highest first: an import runs down, or stays on its floor.
 FLOORS = [
     ("langchain.py", "llama_index.py"),
     ("_pydantic.py",),
+    ("tune",),
     ("bulk",),
     *((room,) for room in ROOMS),
     ("exceptions.py", "_version.py"),
@@ -55,6 +57,7 @@ NETWORK = {"_http/sessions.py", "_http/transport.py"}
 LARGE = {
     "cli/gateway.py::gateway": "the one list of all that a gateway may be told",
     "cli/embed.py::embed": "the one list of its options",
+    "cli/tune.py::tune": "the one list of its options",
     "_servers/tuner.py::Tuner": "one search: its trial, its round and its rest are one state",
     "_clients/base.py::Client.__init__": "the one list of all that a user may set",
     "_settings/endpoint.py::split": "each thing that may be wrong with a URL",
@@ -176,7 +179,7 @@ class TestImports:
     @of_the_core
     def test_the_core_knows_no_adapter(self, name: str) -> None:
         """Nothing in the core imports an adapter, the command line or a server."""
-        assert not own_imports(name) & {*SHELL, *FOLDERS, *BULK}
+        assert not own_imports(name) & {*SHELL, *FOLDERS, *BULK, *TUNE}
 
     @of_the_core
     def test_only_two_files_know_the_network(self, name: str) -> None:
@@ -199,6 +202,13 @@ class TestImports:
         """Whole corpora need what the core needs; rich and pyarrow are loaded where they are wanted, by two files."""
         foreign = roots(name) - set(sys.stdlib_module_names) - {"embedwire"}
         assert foreign <= {"numpy", "orjson"} | ({"rich"} if name == "bulk/showing.py" else set())
+        assert not own_imports(name) & {*SHELL, *FOLDERS}
+
+    @pytest.mark.parametrize("name", TUNE)
+    def test_tune_needs_little(self, name: str) -> None:
+        """A sweep needs what the core needs, and rich to show it, in one file."""
+        foreign = roots(name) - set(sys.stdlib_module_names) - {"embedwire"}
+        assert foreign <= {"orjson"} | ({"rich"} if name == "tune/showing.py" else set())
         assert not own_imports(name) & {*SHELL, *FOLDERS}
 
     def test_no_adapter_knows_the_other(self) -> None:

@@ -1,6 +1,6 @@
 """The command line, a file for each command. Each imports what it needs when it runs."""
 
-from embedwire.cli import doctor, embed, gateway, serve
+from embedwire.cli import doctor, embed, gateway, serve, tune
 from embedwire.cli.app import app
 
-__all__ = ["app", "doctor", "embed", "gateway", "serve"]
+__all__ = ["app", "doctor", "embed", "gateway", "serve", "tune"]
