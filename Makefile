@@ -8,7 +8,7 @@ endif
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo test test-unit lint fuzz soak compare-faults bench clean
+.PHONY: demo test test-unit lint docs fuzz soak compare-faults bench clean
 
 FUZZ_SECONDS ?= 300
 SOAK_SECONDS ?= 600
@@ -27,6 +27,10 @@ lint: $(VENV)/.dev ## style and types
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+docs: .venv-docs/.ready ## the documentation site, in site/; a dead link or a warning is an error
+	$(subst $(VENV),.venv-docs,$(BIN))/zensical build --clean --strict
+	$(subst $(VENV),.venv-docs,$(BIN))/python scripts/check_site.py site
+
 fuzz: $(VENV)/.fuzz ## coverage-guided, random replies: only the library's own errors may come out
 	$(BIN)/python -m fuzz.fuzz_reply --seconds $(FUZZ_SECONDS)
 
@@ -41,13 +45,18 @@ bench: .venv-bench/.ready ## speed, beside other clients, an hour and a quarter;
 	$(subst $(VENV),.venv-bench,$(BIN))/python -m benchmarks.speed
 
 clean:
-	rm -rf $(VENV) .venv-* .fuzz .mypy_cache .ruff_cache .pytest_cache .hypothesis dist
+	rm -rf $(VENV) .venv-* site .cache .fuzz .mypy_cache .ruff_cache .pytest_cache .hypothesis dist
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/.demo: pyproject.toml | $(BIN)/python
 	$(BIN)/python -m pip install --quiet -e ".[langchain,llama-index,local]"
+	touch $@
+
+.venv-docs/.ready: docs/requirements.txt
+	$(PYTHON) -m venv .venv-docs
+	$(subst $(VENV),.venv-docs,$(BIN))/python -m pip install --quiet -r docs/requirements.txt
 	touch $@
 
 .venv-peers/.ready: pyproject.toml benchmarks/faults/requirements.txt

@@ -93,7 +93,8 @@ class Client:
                 it gets its vectors cut here. Default: as many as the model has.
             normalize: Bring each vector to unit length. Default: as the server sends them.
             prompts: What stands before each query and document: `Prompts`, or the name of a family of models:
-                ``"e5"``, ``"nomic"``, ``"bge"``, ``"mxbai"``, ``"arctic"``, ``"embeddinggemma"``, ``"qwen3"``.
+                ``"e5"``, ``"nomic"``, ``"bge"``, ``"mxbai"``, ``"arctic"``, ``"arctic2"``, ``"embeddinggemma"``,
+                ``"qwen3"``.
             encoding: How vectors travel: ``"float"``, ``"base64"``, or ``"auto"``; None leaves the field out.
             extra_body: Further fields of each request, such as ``{"truncate": True}``, or `ByKind` where those for
                 queries and for documents differ. Only texts whose fields are equal share a request.

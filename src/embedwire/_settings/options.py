@@ -190,7 +190,8 @@ PRESETS: Mapping[str, Prompts] = {
     "nomic": Prompts(query="search_query: ", document="search_document: "),
     "bge": Prompts(query="Represent this sentence for searching relevant passages: "),
     "mxbai": Prompts(query="Represent this sentence for searching relevant passages: "),
-    "arctic": Prompts(query="Represent this sentence for searching relevant passages: "),
+    "arctic": Prompts(query="Represent this sentence for searching relevant passages: "),  # 1.0 and 1.5
+    "arctic2": Prompts(query="query: "),
     "embeddinggemma": Prompts(query="task: search result | query: ", document="title: none | text: "),
     "qwen3": Prompts(
         query="Instruct: Given a web search query, retrieve relevant passages that answer the query\nQuery:"

@@ -42,9 +42,7 @@ FAMILIES = (
     Family("qwen3-embedding", "qwen3", "Qwen/Qwen3-Embedding-0.6B"),
     Family(r"gte-qwen[\d-]*", _INSTRUCT, "Alibaba-NLP/gte-Qwen2-1.5B-instruct"),
     Family("gte", None, "Alibaba-NLP/gte-multilingual-base"),
-    Family(
-        "arctic-embed2|arctic-embed-.*v2", Prompts(query="query: "), "Snowflake/snowflake-arctic-embed-l-v2.0"
-    ),
+    Family("arctic-embed2|arctic-embed-.*v2", "arctic2", "Snowflake/snowflake-arctic-embed-l-v2.0"),
     Family("arctic-embed", "arctic", "Snowflake/snowflake-arctic-embed-m-v1.5"),
     Family("mxbai-embed", "mxbai", "mixedbread-ai/mxbai-embed-large-v1"),
     Family("embeddinggemma|embedding-gemma", "embeddinggemma", "google/embeddinggemma-300m"),
