@@ -42,7 +42,10 @@ _ENVIRONMENT = {
 }
 # What a page prints, where more is promised than that it runs.
 PRINTS = {
-    "start.md": ["Seoul is the capital of Korea.\nSeoul is the capital of Korea.\n2 vectors of 384 numbers\n"],
+    "start.md": [
+        "Seoul is the capital of Korea.\nSeoul is the capital of Korea.\n2 vectors of 384 numbers\n",
+        "kimchi.md: ",
+    ],
     "clients.md": ["lines 0 to ", "(2, 384) float32"],
     "options.md": [
         "'openai_api_base' here; pass base_url=",
@@ -69,7 +72,7 @@ class TestBlocks:
         script = tmp_path / Path(name).with_suffix(".py").name
         code = python(PAGES[name]).replace("http://localhost:8081", llama4)
         script.write_text(LOCAL.sub(llama, code), "utf-8")
-        (tmp_path / "docs.jsonl").write_text(_rows(), "utf-8")
+        _belongings(tmp_path)
         ran = _run([*STRICT, "-X", "utf8", script], tmp_path)
         assert ran.returncode == 0, ran.stderr
         assert complaints(ran.stderr) == ""
@@ -92,7 +95,7 @@ class TestBlocks:
     @pytest.mark.parametrize("block", BASH)
     def test_bash(self, block: Any, tmp_path: Path, llama: str) -> None:
         """A page's commands end with 0; what pip would install is looked at by another test."""
-        (tmp_path / "docs.jsonl").write_text(_rows(), "utf-8")
+        _belongings(tmp_path)
         command = f'set -euo pipefail\npip() {{ :; }}\nembedwire() {{ "{sys.executable}" -m embedwire "$@"; }}\n'
         ran = _run(["bash", "-c", command + LOCAL.sub(llama, block.code)], tmp_path)
         assert ran.returncode == 0, ran.stderr
@@ -228,8 +231,13 @@ def _run(command: list[Any], folder: Path, **env: str) -> subprocess.CompletedPr
     )
 
 
-def _rows() -> str:
-    return "".join(f'{{"id": "{text}", "text": "{text}"}}\n' for text in numbered(3))
+def _belongings(folder: Path) -> None:
+    """The files that a reader of the pages has."""
+    lines = [f'{{"id": "{text}", "text": "{text}"}}\n' for text in numbered(3)]
+    (folder / "docs.jsonl").write_text("".join(lines), "utf-8")
+    (folder / "notes").mkdir()
+    (folder / "notes" / "kimchi.md").write_text("Salt the cabbage, and wait for a week.\n\nEat kimchi.\n", "utf-8")
+    (folder / "notes" / "seoul.md").write_text("Seoul is the capital of Korea.\n", "utf-8")
 
 
 def _shown(default: object) -> str:

@@ -24,8 +24,6 @@ def test_every_block_runs(tmp_path: Path, llama: str) -> None:
     assert ran.returncode == 0, ran.stderr
     assert complaints(ran.stderr) == ""
     assert ran.stdout.splitlines().count("Seoul is the capital of Korea.") == 2
-    assert "text 1 has 40002 tokens, the server takes 512\ndone: [0, 2] (2, 384)\n" in ran.stdout
-    assert ran.stdout.endswith("0 (1, 384)\n2 (1, 384)\nskipped: [1]\n")
 
 
 def test_every_link_leads_somewhere() -> None:
