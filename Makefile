@@ -28,8 +28,7 @@ lint: $(VENV)/.dev ## style and types
 	$(BIN)/mypy
 
 docs: .venv-docs/.ready ## the documentation site, in site/; a dead link or a warning is an error
-	$(subst $(VENV),.venv-docs,$(BIN))/zensical build --clean --strict
-	$(subst $(VENV),.venv-docs,$(BIN))/python scripts/check_site.py site
+	$(subst $(VENV),.venv-docs,$(BIN))/python scripts/build_site.py
 
 fuzz: $(VENV)/.fuzz ## coverage-guided, random replies: only the library's own errors may come out
 	$(BIN)/python -m fuzz.fuzz_reply --seconds $(FUZZ_SECONDS)

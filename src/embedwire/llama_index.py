@@ -41,7 +41,7 @@ class EmbedwireEmbedding(Options, BaseEmbedding):
         api_key: None: the environment's ``EMBEDWIRE_API_KEY``.
         batch_size: Most texts in one request, `embedwire.BatchLimits`, or ``"auto"``.
 
-        All others as for `embedwire.EmbeddingClient` and LlamaIndex's ``BaseEmbedding``.
+    All others as for `embedwire.EmbeddingClient` and LlamaIndex's ``BaseEmbedding``.
 
     Raises:
         pydantic.ValidationError: An argument is wrong; the message names it and says the cure.

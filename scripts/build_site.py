@@ -1,18 +1,22 @@
-"""Looks through a built site: every link within it leads somewhere, and no page asks another host for anything.
+"""Builds the documentation site, and looks through it: `make docs`.
 
-    python scripts/check_site.py site
+    python scripts/build_site.py
 
-Prints what is wrong, one line each, and exits with 1 then.
+A warning of zensical or of what reads the docstrings is an error. So is a link within the site that leads nowhere, and
+anything that a page would ask of another host. Prints what is wrong, one line each, and exits with 1 then.
 """
 
 from __future__ import annotations
 
 import re
+import subprocess
 import sys
 from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
+ROOT = Path(__file__).resolve().parents[1]
+WARNING = re.compile(r"^(?:griffe|mkdocstrings|mkdocs_autorefs)\b|\bwarning\b", re.IGNORECASE)
 ASKED = {"img": "src", "script": "src", "iframe": "src", "source": "src", "video": "src", "audio": "src"}
 FETCHED = {"stylesheet", "icon", "preload", "prefetch", "preconnect", "dns-prefetch", "modulepreload", "manifest"}
 IN_STYLES = re.compile(r"""(?:url\(\s*|@import\s+)["']?((?:https?:)?//[^"')\s]+)""")
@@ -70,7 +74,23 @@ def _is_there(url: str, page: Path, site: Path, pages: dict[Path, Page]) -> bool
     return not parts.fragment or target not in pages or unquote(parts.fragment) in pages[target].ids
 
 
+def build() -> list[str]:
+    """Builds the site, and shows how; the lines that are warnings."""
+    command = [sys.executable, "-m", "zensical", "build", "--clean", "--strict"]
+    with subprocess.Popen(
+        command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, encoding="utf-8"
+    ) as building:
+        said = list(map(_shown, building.stdout or ()))
+    failed = [f"zensical ended with {building.returncode}"] if building.returncode else []
+    return failed + [line for line in said if WARNING.search(line)]
+
+
+def _shown(line: str) -> str:
+    print(line, end="", flush=True)
+    return line.rstrip()
+
+
 if __name__ == "__main__":
-    found = problems(Path(sys.argv[1]).resolve())
-    print("\n".join(found) if found else f"{sys.argv[1]}: every link leads somewhere, nothing comes from elsewhere")
+    found = build() or problems(ROOT / "site")
+    print("\n".join(["", *found]) if found else "site/: every link leads somewhere, nothing is asked of other hosts")
     sys.exit(bool(found))
