@@ -18,7 +18,16 @@ from urllib.parse import unquote, urlsplit
 ROOT = Path(__file__).resolve().parents[1]
 WARNING = re.compile(r"^(?:griffe|mkdocstrings|mkdocs_autorefs)\b|\bwarning\b", re.IGNORECASE)
 ASKED = {"img": "src", "script": "src", "iframe": "src", "source": "src", "video": "src", "audio": "src"}
-FETCHED = {"stylesheet", "icon", "preload", "prefetch", "preconnect", "dns-prefetch", "modulepreload", "manifest"}
+FETCHED = {
+    "stylesheet",
+    "icon",
+    "preload",
+    "prefetch",
+    "preconnect",
+    "dns-prefetch",
+    "modulepreload",
+    "manifest",
+}
 IN_STYLES = re.compile(r"""(?:url\(\s*|@import\s+)["']?((?:https?:)?//[^"')\s]+)""")
 
 
@@ -92,5 +101,9 @@ def _shown(line: str) -> str:
 
 if __name__ == "__main__":
     found = build() or problems(ROOT / "site")
-    print("\n".join(["", *found]) if found else "site/: every link leads somewhere, nothing is asked of other hosts")
+    print(
+        "\n".join(["", *found])
+        if found
+        else "site/: every link leads somewhere, nothing is asked of other hosts"
+    )
     sys.exit(bool(found))
