@@ -3,7 +3,7 @@
     python -m tests.tools.run_pages < pages.json
 
 Reads a list of ``[file, code, folder]`` and prints a JSON object: file → what it said, and why it failed, or "". What
-is left open at the end of a page is that page's failure. Errors point into the page: each line stands where it does there.
+is left open at the end of a page is that page's failure. Errors point into the page: a line stands where it does there.
 """
 
 from __future__ import annotations
