@@ -29,28 +29,18 @@ class EmbedwireEmbeddings(Options, Embeddings):
         ```
 
     Key init args:
-        base_url: str | Server | list
-            The server, with or without ``/v1``; by position too. A list of these, or of `embedwire.Server`, names
-            several with one model. None: the environment's ``EMBEDWIRE_BASE_URL``.
-        model: str | None
-            Name of the model, ``model_name`` too; None for the one that the server serves.
-        api_key: SecretStr | Callable[[], str] | None
-            None: the environment's ``EMBEDWIRE_API_KEY``.
-        prompts: Prompts | str | None
-            What the model wants before queries and documents: ``Prompts(query=…, document=…)``, or the name of
-            its family, such as ``"e5"`` or ``"nomic"``.
-        dimensions: int | None
-            Numbers per vector, for models that can be cut.
-        batch_size: int | BatchLimits | "auto"
-            Most texts in one request.
-        concurrency: int | "auto"
-            Most requests in flight at the server, over all objects of this process.
-        timeout: float | Timeouts | None
-            Seconds for one request.
-        deadline: float | None
-            Seconds for one whole call.
-        max_retries: int | RetryPolicy
-            Repeats of a request that failed for a passing reason.
+        - `base_url` (str | Server | list): The server, with or without ``/v1``; by position too. A list of these, or
+          of `embedwire.Server`, names several with one model. None: the environment's ``EMBEDWIRE_BASE_URL``.
+        - `model` (str | None): Name of the model, ``model_name`` too; None for the one that the server serves.
+        - `api_key` (SecretStr | Callable[[], str] | None): None: the environment's ``EMBEDWIRE_API_KEY``.
+        - `prompts` (Prompts | str | None): What the model wants before queries and documents: ``Prompts(query=…,
+          document=…)``, or the name of its family, such as ``"e5"`` or ``"nomic"``.
+        - `dimensions` (int | None): Numbers per vector, for models that can be cut.
+        - `batch_size` (int | BatchLimits | "auto"): Most texts in one request.
+        - `concurrency` (int | "auto"): Most requests in flight at the server, over all objects of this process.
+        - `timeout` (float | Timeouts | None): Seconds for one request.
+        - `deadline` (float | None): Seconds for one whole call.
+        - `max_retries` (int | RetryPolicy): Repeats of a request that failed for a passing reason.
 
         All others as for `embedwire.EmbeddingClient`.
 

@@ -83,6 +83,7 @@ class TestBlocks:
     """What a reader copies works."""
 
     @pytest.mark.slow
+    @pytest.mark.timeout(600)  # for all pages together
     @pytest.mark.parametrize("name", WITH_PYTHON)
     def test_python(self, name: str, ran: dict[str, dict[str, str]]) -> None:
         """A page's Python runs from top to bottom against real servers, without a warning."""
@@ -91,6 +92,7 @@ class TestBlocks:
             assert wanted in ran[name]["out"]
 
     @pytest.mark.slow
+    @pytest.mark.timeout(600)
     @pytest.mark.parametrize("name", OLD)
     def test_old_lines(self, name: str, ran_before: dict[str, dict[str, str]]) -> None:
         """The lines of other packages are right for the versions that are installed: making the object works."""
