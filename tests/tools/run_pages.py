@@ -4,6 +4,7 @@
 
 Reads a list of ``[file, code, folder]`` and prints a JSON object: file → what it said, and why it failed, or "". What
 is left open at the end of a page is that page's failure. Errors point into the page: a line stands where it does there.
+That is why sybil does not run them: in the process of pytest, what a page leaves open would be nobody's.
 """
 
 from __future__ import annotations
