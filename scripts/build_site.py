@@ -63,7 +63,7 @@ def problems(site: Path) -> list[str]:
         wrong += [f"{name}: fetches {url}" for url in page.fetched if urlsplit(url).netloc]
         local = [*page.links, *page.fetched]
         wrong += [f"{name}: {url} is not there" for url in local if not _is_there(url, path, site, pages)]
-    for path in sorted(site.rglob("*.css")):
+    for path in sorted([*site.rglob("*.css"), *site.rglob("*.svg")]):
         found = IN_STYLES.findall(path.read_text("utf-8"))
         wrong += [f"{path.relative_to(site)}: fetches {url}" for url in found]
     return wrong

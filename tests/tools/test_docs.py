@@ -192,11 +192,12 @@ class TestTheTools:
         (tmp_path / "other.html").write_text('<h2 id="there">', "utf-8")
         assert build_site.problems(tmp_path) == wrong
 
-    def test_of_a_style(self, tmp_path: Path) -> None:
-        """A style that asks another host for a font is found."""
+    @pytest.mark.parametrize("name", ["a.css", "a.svg"])
+    def test_of_a_style(self, name: str, tmp_path: Path) -> None:
+        """A style, or a picture's, that asks another host for a font is found."""
         (tmp_path / "page.html").write_text("", "utf-8")
-        (tmp_path / "a.css").write_text('@font-face{src:url("https://fonts.example.com/a")}', "utf-8")
-        assert build_site.problems(tmp_path) == ["a.css: fetches https://fonts.example.com/a"]
+        (tmp_path / name).write_text('@font-face{src:url("https://fonts.example.com/a")}', "utf-8")
+        assert build_site.problems(tmp_path) == [f"{name}: fetches https://fonts.example.com/a"]
 
 
 class TestTables:
