@@ -27,6 +27,7 @@ from embedwire._queue.usage import Usage
 from embedwire._servers.known import ServerInfo
 from embedwire._settings.discreet import discreet
 from embedwire._settings.habits import advice
+from embedwire._settings.hooks import Hooks, OnEvent, hooks_of
 from embedwire._settings.options import (
     SSL,
     ApiKey,
@@ -108,6 +109,9 @@ class Options(BaseModel):
     max_reply_bytes: SkipValidation[int | Literal["auto"]] = Field(default="auto", frozen=True)
     same_model: SkipValidation[float | None] = Field(default=None, frozen=True)
     hedge: SkipValidation[float | str | None] = Field(default=None, frozen=True)
+    on_event: SkipValidation[OnEvent] = Field(
+        default=None, validate_default=True, frozen=True, exclude=True, repr=False
+    )
 
     _client: SharedEmbeddingClient = PrivateAttr()
 
@@ -217,6 +221,12 @@ class Options(BaseModel):
     def _loaded(cls, value: Any, info: ValidationInfo) -> Any:
         """What a dump made of a record is one again, so that what was dumped and loaded is equal."""
         return _RECORDS[str(info.field_name)](value) if isinstance(value, Mapping) else value
+
+    @field_validator("on_event", mode="before")
+    @classmethod
+    def _heard(cls, hooks: object) -> Hooks:
+        """Which objects of other hooks are equal to, and copies share."""
+        return hooks_of(hooks)
 
     @field_validator("extra_body", mode="before")
     @classmethod

@@ -97,7 +97,9 @@ class EmbedwireEmbedding(Options, BaseEmbedding):
     def __getstate__(self) -> dict[str, Any]:
         """The base class would silently drop what cannot be pickled, a key among it."""
         try:
-            pickle.dumps((self.base_url, self.api_key, self.ssl))
+            pickle.dumps((self.base_url, self.api_key, self.ssl, self.on_event))
+        except InputError:  # it says what it is
+            raise
         except Exception:  # each type fails in its own way
             raise InputError(
                 "api_key or ssl cannot be pickled as it is; pass a str, a function of a module, or a path"

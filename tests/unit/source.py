@@ -14,7 +14,7 @@ Function: TypeAlias = ast.FunctionDef | ast.AsyncFunctionDef
 
 PACKAGE = Path(__file__).parents[2] / "src" / "embedwire"
 FOLDERS = ("gateway/", "serve/", "_web/", "testing/")  # beside the house: servers, and what tests need
-ROOMS = ("doctor", "_clients", "_queue", "_http", "_servers", "_settings")  # highest first
+ROOMS = ("doctor", "_clients", "_queue", "_http", "_servers", "_events", "_settings")  # highest first
 
 
 def _name(path: Path) -> str:

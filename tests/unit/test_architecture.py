@@ -13,7 +13,7 @@ from typing import ClassVar
 import pytest
 
 import embedwire
-from embedwire import exceptions, testing
+from embedwire import events, exceptions, testing
 from tests.unit.source import (
     EVERYTHING,
     FOLDERS,
@@ -36,19 +36,19 @@ from tests.unit.source import (
 
 ADAPTERS = ("langchain.py", "llama_index.py", "_pydantic.py")
 CLI = tuple(name for name in MODULES if name.startswith("cli/"))
-SHELL = ("__init__.py", "__main__.py", *CLI, *ADAPTERS)
+SHELL = ("__init__.py", "__main__.py", "telemetry.py", *CLI, *ADAPTERS)
 BULK = [name for name in MODULES if name.startswith("bulk/")]
 TUNE = [name for name in MODULES if name.startswith("tune/")]
 CORE = [name for name in MODULES if name not in (*SHELL, *BULK, *TUNE)]
 DOORS = [f"{room}/__init__.py" for room in ROOMS]
 # The floors of the house, highest first: an import runs down, or stays on its floor.
 FLOORS = [
-    ("langchain.py", "llama_index.py"),
+    ("langchain.py", "llama_index.py", "telemetry.py"),
     ("_pydantic.py",),
     ("tune",),
     ("bulk",),
     *((room,) for room in ROOMS),
-    ("exceptions.py", "_version.py"),
+    ("events.py", "exceptions.py", "_version.py"),
 ]
 # Imports that run upwards, for type checkers alone.
 UPWARDS = {("_queue/records.py", "_queue/lane.py"): "a call and a batch know the lane in which they wait"}
@@ -190,7 +190,12 @@ class TestImports:
 
     @pytest.mark.parametrize(
         ("name", "framework"),
-        [("langchain.py", {"langchain_core"}), ("llama_index.py", {"llama_index"}), ("_pydantic.py", set())],
+        [
+            ("langchain.py", {"langchain_core"}),
+            ("llama_index.py", {"llama_index"}),
+            ("_pydantic.py", set()),
+            ("telemetry.py", {"opentelemetry"}),
+        ],
     )
     def test_an_adapter_knows_one_framework(self, name: str, framework: set[str]) -> None:
         """An adapter imports its framework, pydantic that comes with it, and the core; what two share, neither."""
@@ -353,7 +358,9 @@ def test_the_front_door_only_re_exports() -> None:
     assert ast.unparse(last.targets[0]) == "__all__"
 
 
-@pytest.mark.parametrize("module", [embedwire, exceptions, testing], ids=lambda module: module.__name__)
+@pytest.mark.parametrize(
+    "module", [embedwire, events, exceptions, testing], ids=lambda module: module.__name__
+)
 def test_all_is_sorted_and_complete(module: ModuleType) -> None:
     """`__all__` is sorted, has every public name, and each exists."""
     listed: list[str] = module.__all__

@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any, Literal
 
 from embedwire._clients import fork
+from embedwire._clients.mailbox import ears_of
 from embedwire._queue.usage import Ledger, Usage
 from embedwire._servers.agreement import Terms
 from embedwire._servers.known import ServerInfo, forget, servers_info
@@ -14,6 +15,7 @@ from embedwire._settings import settings as of
 from embedwire._settings.checks import check_bool, json_of
 from embedwire._settings.discreet import discreet
 from embedwire._settings.habits import advised
+from embedwire._settings.hooks import NO_HOOKS, Hooks, OnEvent, hooks_of
 from embedwire._settings.options import (
     SSL,
     ApiKey,
@@ -33,6 +35,7 @@ class Client:
     """A client's arguments, checked when it is made; it connects to nothing."""
 
     _settings: of.Settings
+    _hooks: Hooks
     _ledger: Ledger
 
     @discreet
@@ -63,6 +66,7 @@ class Client:
         max_reply_bytes: int | Literal["auto"] = "auto",
         same_model: float | None = None,
         hedge: float | str | None = None,
+        on_event: OnEvent = None,
     ) -> None:
         """Checks the arguments.
 
@@ -114,6 +118,8 @@ class Client:
             hedge: Send a query that takes longer than these seconds, or than ``"p95"`` (any other percentile likewise)
                 of the last ones, to a second server too; the first answer counts. At most 5 % more requests.
                 Default: never.
+            on_event: A function, or several, told what happens (`embedwire.events`) in a thread of its own, so that one
+                that blocks or raises harms no call. Default: none; the log tells what matters.
 
         Raises:
             InputError: An argument is wrong; the message names it and says the cure.
@@ -142,22 +148,24 @@ class Client:
             too_long=of.too_long_of(too_long),
             max_queued=of.max_queued_of(max_queued),
         )
+        self._hooks = hooks_of(on_event)
         self._begin()
 
     def _begin(self) -> None:
         """Sets up what the settings are for; also at the other end of a pickle."""
         self._ledger = Ledger()
+        self._ears = ears_of(self._hooks)
 
     def usage(self) -> Usage:
         """What this client had embedded so far, and what that took."""
         return self._ledger.usage()
 
-    def __getstate__(self) -> of.Settings:
+    def __getstate__(self) -> of.Settings | tuple[of.Settings, Hooks]:
         """A pickle, or a copy, carries the arguments only; never a key that came from the environment."""
-        return self._settings
+        return (self._settings, self._hooks) if self._hooks else self._settings
 
-    def __setstate__(self, settings: of.Settings) -> None:
-        self._settings = settings
+    def __setstate__(self, state: of.Settings | tuple[of.Settings, Hooks]) -> None:
+        self._settings, self._hooks = state if isinstance(state, tuple) else (state, NO_HOOKS)
         self._begin()
 
     def __repr__(self) -> str:

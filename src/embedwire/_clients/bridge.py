@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from embedwire._clients import fork
 from embedwire._clients.first_use import too_late
 from embedwire._clients.loop_thread import LoopThread, loop_thread, on_loop_thread
+from embedwire._events.audience import Ear
 from embedwire._http.native import new_future, result
 from embedwire._queue.usage import Ledger
 from embedwire._settings.options import Kind
@@ -31,8 +32,9 @@ T = TypeVar("T")
 class Bridge:
     """A shared client's engine on the loop thread. Its state is the engine, which only that thread touches."""
 
-    def __init__(self, settings: Settings, ledger: Ledger) -> None:
+    def __init__(self, settings: Settings, ledger: Ledger, ears: tuple[Ear, ...]) -> None:
         self.settings = settings
+        self._ears = ears
         self._ledger = ledger
         self._closed = False
         self._thread: LoopThread | None = None  # that has, or will have, the engine
@@ -115,7 +117,7 @@ class Bridge:
         if self._closed:
             raise UsageError(CLOSED)
         if self._engine is None or not self._engine.here():
-            self._engine = fork.engine().Engine(self.settings, self._ledger)
+            self._engine = fork.engine().Engine(self.settings, self._ledger, self._ears)
         return self._engine
 
     def close(self) -> concurrent.futures.Future[None] | None:

@@ -16,6 +16,8 @@ from typing import Any
 
 from embedwire._clients.fitting import Fitting, fit_or_hand_on
 from embedwire._clients.origin import Unused, leave, origins_of
+from embedwire._events.audience import Ear
+from embedwire._events.watch import Watch
 from embedwire._http.messages import to_error
 from embedwire._http.records import Fault, Matrix, Refused
 from embedwire._queue.records import Call, Future
@@ -28,11 +30,12 @@ from embedwire.exceptions import RequestError, UsageError
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """How a caller asked: when, from which index of his list on, and where it is counted."""
+    """How a caller asked: when, from which index of his list on, where it is counted, and what hooks are told by."""
 
     begun: float
     offset: int | None
     ledger: Ledger
+    watch: Watch | None
 
 
 class Engine:
@@ -43,15 +46,17 @@ class Engine:
     Args:
         settings: The client's arguments.
         ledger: Adds up what it has embedded.
+        ears: Of its hooks.
     """
 
-    def __init__(self, settings: Settings, ledger: Ledger) -> None:
+    def __init__(self, settings: Settings, ledger: Ledger, ears: tuple[Ear, ...] = ()) -> None:
         self._settings = settings
         self._ledger = ledger
+        self._ears = ears
         self._loop = asyncio.get_running_loop()
         self._pid = os.getpid()
         self._origins = origins_of(self._loop)
-        self._group = self._origins.acquire(settings)
+        self._group = self._origins.acquire(settings, ears)
         self._pools = {kind: self._group.pool(settings.form_of(kind), settings.form) for kind in KINDS}
         self._calls: dict[Future, Call] = {}
         self._fittings: set[asyncio.Task[Matrix]] = set()
@@ -98,7 +103,8 @@ class Engine:
         Raises:
             Overloaded: The queue is full.
         """
-        asked = Asked(begun, offset, ledger or self._ledger)
+        watch = self._watch(texts, kind, begun) if self._ears else None
+        asked = Asked(begun, offset, ledger or self._ledger, watch)
         if self._settings.too_long == "raise":
             self._submit(texts, kind, future, self._settings.max_queued, asked)
             return
@@ -108,7 +114,11 @@ class Engine:
         def run(error: RequestError) -> Coroutine[Any, Any, Matrix]:
             return self._fitting(texts, kind, asked).run(error)
 
-        fit_or_hand_on(whole, future, run, self._fittings)
+        fit_or_hand_on(whole, future, run, self._fittings, asked.watch)
+
+    def _watch(self, texts: list[str], kind: Kind, begun: float) -> Watch:
+        served = self._pools[kind].members[0].route.model.served
+        return _watch_of(self._settings, self._ears, texts, kind, begun=begun, model=served)
 
     def _fitting(self, texts: list[str], kind: Kind, asked: Asked) -> Fitting:
         settings = self._settings
@@ -131,6 +141,7 @@ class Engine:
             lengths=self._pools[kind].members[0].route.sizes.sizing.lengths,
             ledger=asked.ledger,
             server=settings.fleet.names,
+            tell=self._group.audience.tell,
         )
 
     def _submit(self, texts: list[str], kind: Kind, future: Future, max_queued: int, asked: Asked) -> None:
@@ -148,6 +159,7 @@ class Engine:
             offset=asked.offset,
             normalize=settings.normalize,
             ledger=asked.ledger,
+            watch=asked.watch,
         )
         self._calls[future] = call
         # Which does not hold the call: only the garbage collector would free the two.
@@ -208,7 +220,7 @@ class Engine:
         """Ends this client's calls and lets go of the server; once begun, whoever cancels the wait for it."""
         if not self._released:
             self._released = True
-            unused = self._origins.release(self._group)
+            unused = self._origins.release(self._group, self._ears)
             leave(self._loop)
             self._closing = asyncio.create_task(self._end(unused))
         if self._closing is not None:
@@ -235,8 +247,31 @@ class Engine:
                 self._loop.call_soon_threadsafe(self._let_go)
 
     def _let_go(self) -> None:
-        self._origins.release(self._group).close_now()
+        self._origins.release(self._group, self._ears).close_now()
         leave(self._loop)
+
+
+def _watch_of(
+    settings: Settings,
+    ears: tuple[Ear, ...],
+    texts: list[str],
+    kind: Kind,
+    *,
+    begun: float,
+    model: str | None,
+) -> Watch:
+    """What tells hooks of a call, which embeds with this model where the user named none."""
+    form = settings.form_of(kind)
+    return Watch(
+        ears,
+        begun=begun,
+        server=settings.fleet.names,
+        model=form.model or model,
+        kind=kind,
+        texts=texts,
+        dimensions=form.dimensions,
+        parts=settings.too_long != "raise",
+    )
 
 
 async def first_of(waits: Iterable[Coroutine[Any, Any, None]]) -> None:

@@ -6,13 +6,14 @@ import asyncio
 import concurrent.futures
 import contextlib
 import copy
-import logging
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, TypeVar
 
 import numpy as np
 
 from embedwire._clients.shortening import Shortening, gathered, off_loop
+from embedwire._events.audience import Tell
+from embedwire._events.watch import Watch
 from embedwire._http.messages import to_error
 from embedwire._http.records import Matrix
 from embedwire._queue.outcomes import other_width
@@ -20,9 +21,9 @@ from embedwire._queue.records import Future
 from embedwire._queue.usage import Ledger
 from embedwire._servers.lengths import Lengths
 from embedwire._settings.options import TooLong
+from embedwire.events import Noticed
 from embedwire.exceptions import Completed, RequestError, TextRefused
 
-logger = logging.getLogger("embedwire")
 T = TypeVar("T")
 
 
@@ -40,6 +41,7 @@ class Fitting:
         lengths: What is known of the longest text.
         ledger: Where it is counted.
         server: Base URL, for messages.
+        tell: Told that there are too long texts.
     """
 
     def __init__(
@@ -53,8 +55,10 @@ class Fitting:
         lengths: Lengths,
         ledger: Ledger,
         server: str,
+        tell: Tell,
     ) -> None:
         self._how = how
+        self._tell = tell
         self._embed = embed
         self._texts = texts
         self._offset = offset
@@ -128,9 +132,10 @@ class Fitting:
             self._ledger.averaged += texts
         if self._how not in self._lengths.told:
             self._lengths.told.add(self._how)
-            what = "cut" if truncated else "embedded in parts"
-            message = "%s: a text is longer than the model takes, and was %s (too_long=%r); usage() counts such texts"
-            logger.warning(message, self._server, what, self._how)
+            done = "cut" if truncated else "embedded in parts"
+            how = f"{done} (too_long={self._how!r}); usage() counts such texts"
+            what = f"a text is longer than the model takes, and was {how}"
+            self._tell(Noticed(server=self._server, level="warning", what=what))
 
     async def _embed_part(self, text: str, index: int) -> Matrix:
         vector = await self._embed(text, index)
@@ -172,6 +177,7 @@ def fit_or_hand_on(
     future: Future,
     run: Callable[[RequestError], Coroutine[Any, Any, Matrix]],
     tasks: set[asyncio.Task[Matrix]],
+    watch: Watch | None = None,
 ) -> None:
     """Gives a call's vectors to a future; where a text was refused, what is made of that.
 
@@ -180,17 +186,18 @@ def fit_or_hand_on(
         future: The caller's.
         run: The call's error → its vectors.
         tasks: Where what runs is kept.
+        watch: Tells hooks how the call ended.
     """
     loop = whole.get_loop()
 
     def done(whole: asyncio.Future[Matrix]) -> None:
         if whole.cancelled() or not isinstance(error := whole.exception(), RequestError) or future.done():
-            _hand_on(whole, future)
+            _hand_on(whole, future, watch)
             return
         task = loop.create_task(run(error))
         tasks.add(task)
         task.add_done_callback(tasks.discard)
-        task.add_done_callback(lambda task: _hand_on(task, future))
+        task.add_done_callback(lambda task: _hand_on(task, future, watch))
         _cancel_with(future, task)
 
     whole.add_done_callback(done)
@@ -208,8 +215,11 @@ def _cancel_with(future: Future, work: asyncio.Future[Matrix]) -> None:
     future.add_done_callback(cancel)
 
 
-def _hand_on(work: asyncio.Future[Matrix], future: Future) -> None:
-    """Ends a future as some work ended."""
+def _hand_on(work: asyncio.Future[Matrix], future: Future, watch: Watch | None) -> None:
+    """Ends a future as some work ended; before that hooks are told."""
+    if watch is not None:
+        cancelled = work.cancelled() or future.cancelled()
+        watch.finish(None if cancelled else work.exception(), cancelled=cancelled)
     with contextlib.suppress(asyncio.InvalidStateError, concurrent.futures.InvalidStateError):
         if work.cancelled():
             future.cancel()

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 from embedwire._clients import fork
+from embedwire._events.audience import Audience, Ear
 from embedwire._http.embed import Visitor
 from embedwire._http.transport import AiohttpTransport
 from embedwire._queue.dispatcher import Dispatcher
@@ -20,6 +21,7 @@ from embedwire._servers.tuner import Tuner
 from embedwire._settings.address import Target
 from embedwire._settings.servers import Fleet
 from embedwire._settings.settings import Form, Settings
+from embedwire.events import ConcurrencyReduced
 
 MOST_ROUTES = 1024  # that are shared: a gateway may meet a new form with each of its users
 
@@ -31,6 +33,7 @@ class Origin:
     Attributes:
         target: The server and who asks.
         slots: The server's, which all its visitors share.
+        audience: Who is told what happens there.
         transport: Its connections.
         visitor: What sends its jobs.
         users: Groups that use it.
@@ -38,14 +41,21 @@ class Origin:
 
     target: Target
     slots: Slots
-    transport: AiohttpTransport
+    audience: Audience = field(default_factory=Audience)
+    transport: AiohttpTransport = field(init=False)
     visitor: Visitor = field(init=False)
     users: int = 0
     _routes: dict[Form, Route] = field(default_factory=dict)
     _tuners: dict[Choice, Tuner] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.visitor = Visitor(self.target, self.transport)
+        self.transport = AiohttpTransport(self.target, self.audience.tell)
+        self.visitor = Visitor(self.target, self.transport, self.audience.tell)
+        self.slots.on_less.append(self.push_less)
+
+    def push_less(self, allowed: int) -> None:
+        """The server has too much to do: so many requests may be in flight from now on."""
+        self.audience.tell(ConcurrencyReduced(server=self.target.base_url, allowed=allowed))
 
     def route(self, form: Form) -> Route:
         """The way of all texts of a form, shared by all clients of equal settings."""
@@ -88,6 +98,7 @@ class Group:
         terms: What counts as the same model.
         origins: The way to each.
         dispatcher: Their queue, which other visitors of the same servers share.
+        audience: Who is told what they are to each other.
         users: Clients that use it.
     """
 
@@ -95,6 +106,7 @@ class Group:
     terms: Terms
     origins: list[Origin]
     dispatcher: Dispatcher
+    audience: Audience = field(default_factory=Audience)
     users: int = 0
     _pools: dict[tuple[Form, Form], Pool] = field(default_factory=dict)
 
@@ -107,7 +119,7 @@ class Group:
             fleet, terms = self.fleet, self.terms
             routes = [(origin.route(form), origin.route(compared)) for origin in self.origins]
             known = agreed(fleet.targets, compared.variant, terms)
-            pool = Pool(routes, fleet.weights, known, terms, fleet.hedge)
+            pool = Pool(routes, fleet.weights, known, terms, fleet.hedge, self.audience.tell)
             self._pools[form, compared] = pool
         return pool
 
@@ -116,6 +128,11 @@ class Group:
         idle = (forms for forms, pool in self._pools.items() if not self.dispatcher.has(pool))
         if (forms := next(idle, None)) is not None:
             self.dispatcher.leave([self._pools.pop(forms)])
+
+    @property
+    def audiences(self) -> list[Audience]:
+        """Those of its servers, and its own."""
+        return [self.audience, *(origin.audience for origin in self.origins)]
 
     @property
     def visitors(self) -> list[Visitor]:
@@ -170,8 +187,8 @@ class Origins:
         self._groups: dict[tuple[Fleet, Terms], Group] = {}
         self._dispatchers: dict[tuple[str, ...], Dispatcher] = {}
 
-    def acquire(self, settings: Settings) -> Group:
-        """The servers of a client, for one more client."""
+    def acquire(self, settings: Settings, ears: Iterable[Ear] = ()) -> Group:
+        """The servers of a client, for one more client, whose hooks are told what happens to them."""
         fleet = settings.fleet.visited()
         several = len(fleet.targets) > 1
         terms = Terms(fleet.same_model, settings.normalize) if several else Terms()
@@ -180,16 +197,21 @@ class Origins:
             origins = [self._origin(target) for target in fleet.targets]
             group = self._groups[fleet, terms] = Group(fleet, terms, origins, self._dispatcher(origins))
         group.users += 1
+        for audience in group.audiences:
+            audience.join(ears)
         return group
 
-    def release(self, group: Group) -> Unused:
+    def release(self, group: Group, ears: Iterable[Ear] = ()) -> Unused:
         """One client uses its servers no more; what nobody uses from now on."""
         group.users -= 1
+        for audience in group.audiences:
+            audience.leave(ears)
         if group.users:
             return Unused()
         self._groups.pop((group.fleet, group.terms), None)
         unused = [origin for origin in group.origins if self._is_unused(origin)]
         for origin in unused:
+            origin.slots.on_less.remove(origin.push_less)
             self._origins.pop(origin.target, None)
         left = {origin.target.base_url for origin in self._origins.values()}
         self._slots = {url: slots for url, slots in self._slots.items() if url in left}
@@ -221,7 +243,7 @@ class Origins:
         origin = self._origins.get(target)
         if origin is None:
             slots = self._slots.setdefault(target.base_url, Slots())
-            origin = self._origins[target] = Origin(target, slots, AiohttpTransport(target))
+            origin = self._origins[target] = Origin(target, slots)
         origin.users += 1
         return origin
 

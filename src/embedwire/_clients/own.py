@@ -13,6 +13,7 @@ from embedwire._clients.asyncio_only import check_asyncio
 from embedwire._clients.base import Client
 from embedwire._clients.first_use import too_late
 from embedwire._clients.lists import no_vectors, to_lists
+from embedwire._clients.mailbox import drain
 from embedwire._clients.stream import AsyncStream, Feed, OnError, check_source, sizes_of
 from embedwire._clients.texts import check_kind, check_text, checked, prompted, with_prompt
 from embedwire._http.steps import in_turns
@@ -159,7 +160,10 @@ class EmbeddingClient(Client):
         return await (await self._attach(time.monotonic())).wait_ready(timeout)
 
     async def close(self) -> None:
-        """Closes the connections; calls under way end with `UsageError`. Closing twice is fine."""
+        """Closes the connections; calls under way end with `UsageError`. Closing twice is fine.
+
+        Returns when the functions of ``on_event`` were told, after a second at most.
+        """
         engine = self._engine
         if engine is not None:
             check_asyncio()
@@ -167,6 +171,8 @@ class EmbeddingClient(Client):
         self._closed = True
         if engine is not None and here:
             await engine.close()
+            if self._ears:
+                await in_thread(drain, self._ears)
         self._forget_engine()
 
     async def _embed(
@@ -219,7 +225,7 @@ class EmbeddingClient(Client):
         engine = self._engine
         if engine is None or not engine.here():
             self._forget_engine()
-            engine = self._engine = fork.engine().Engine(self._settings, self._ledger)
+            engine = self._engine = fork.engine().Engine(self._settings, self._ledger, self._ears)
             self._finalizer = weakref.finalize(self, engine.close_now)
         return engine
 

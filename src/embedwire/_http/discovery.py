@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 
-from embedwire._http.exchange import Exchange, Request
+from embedwire._events.audience import Tell
+from embedwire._http.exchange import Exchange
 from embedwire._http.failures import judge
 from embedwire._http.listing import Listed, listed
 from embedwire._http.messages import screened
@@ -16,6 +16,7 @@ from embedwire._http.place import Place
 from embedwire._http.ready import seen
 from embedwire._http.records import Action, Fault, History, Refused, never
 from embedwire._http.reply import ContractBroken, parse
+from embedwire._http.request import Request
 from embedwire._http.steps import one_step
 from embedwire._http.verdicts import Context
 from embedwire._http.wire import Broken, Reply
@@ -23,9 +24,8 @@ from embedwire._servers.facts import ModelFacts, ServerFacts
 from embedwire._servers.slots import Slot
 from embedwire._settings.options import Kind
 from embedwire._settings.settings import Form
+from embedwire.events import Noticed
 from embedwire.exceptions import ServerRefused, TextRefused
-
-logger = logging.getLogger("embedwire")
 
 LEARN_FROM = 50  # texts that wait, or are done, before it pays to ask the server what it is
 QUICK = 0.25  # seconds that a question may take of a request's slot, and so of its connection
@@ -43,6 +43,7 @@ class Discovery:
         ask: Sends a GET that nothing waits for.
         server: What is known of the server; what it tells is written here.
         secrets: What no message may repeat.
+        tell: Told of what is worth knowing.
     """
 
     def __init__(
@@ -52,6 +53,7 @@ class Discovery:
         ask: Callable[[str], Awaitable[Reply | Broken]],
         server: ServerFacts,
         secrets: Callable[[], list[str]],
+        tell: Tell,
     ) -> None:
         self._place = place
         self._name = place.endpoint.base_url
@@ -59,6 +61,7 @@ class Discovery:
         self._ask = ask
         self._server = server
         self._secrets = secrets
+        self._tell_of = tell
         self._asking_model: dict[ModelFacts, asyncio.Task[str | None]] = {}
         self._elsewhere: dict[ModelFacts, list[Callable[[], bool]]] = {}  # of all who ask
         self._looking: asyncio.Task[None] | None = None
@@ -151,12 +154,11 @@ class Discovery:
         names = self._server.models
         if model is not None and names and model not in names and model not in self._warned:
             self._warned.add(model)
-            logger.warning(
-                "%s: the server does not list a model of the name that was passed as model=, and embeds all the same; "
-                "it lists %d, see GET /models",
-                self._name,
-                len(names),
+            what = (
+                "the server does not list a model of the name that was passed as model=, and embeds all the same; "
+                f"it lists {len(names)}, see GET /models"
             )
+            self._tell_of(Noticed(server=self._name, level="warning", what=what))
 
     def _tell(self, body: bytes) -> None:
         if self._server.kind is not None:
@@ -174,7 +176,8 @@ class Discovery:
         try:
             outcome = await self._ask(url)
         except Exception as error:  # from the user's own key function; the next request will raise it
-            logger.debug("%s: could not ask what the server is (%s)", self._name, type(error).__name__)
+            what = f"could not ask what the server is ({type(error).__name__})"
+            self._tell_of(Noticed(server=self._name, level="debug", what=what))
             return False
         if isinstance(outcome, Reply) and outcome.status == 200:
             with contextlib.suppress(ContractBroken):

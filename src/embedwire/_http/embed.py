@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+from embedwire._events.audience import Tell
 from embedwire._http.asking import is_open
 from embedwire._http.discovery import LEARN_FROM, Discovery
 from embedwire._http.exchange import Exchange
@@ -38,21 +39,22 @@ class Visitor:
     Args:
         target: The server and who asks.
         transport: The network.
+        tell: Told what happens to the server.
     """
 
-    def __init__(self, target: Target, transport: Transport) -> None:
+    def __init__(self, target: Target, transport: Transport, tell: Tell) -> None:
         self.target = target
         self._url = target.base_url
         self._transport = transport
         self._server: ServerFacts = server_facts(target.base_url)
         health = target.endpoint.question("/health")
-        self.ready = Ready(self._url, lambda: self._ask(health), self._server, transport.secrets)
+        self.ready = Ready(self._url, lambda: self._ask(health), self._server, transport.secrets, tell)
         self._turns = Turns(self.limiter)
         self._exchange = Exchange(target, transport, self._server, self.ready, self._turns)
-        place = Place(target.endpoint, self._server, self._exchange, self.wake)
-        self._discovery = Discovery(place, self._exchange, self._ask, self._server, transport.secrets)
-        self._serving = Serving(self._url, transport, self._server, self._discovery)
-        self._sending = Sending(place, self._turns, transport, self._server, self._serving)
+        place = Place(target.endpoint, self._server, self._exchange, self.wake, tell)
+        self._discovery = Discovery(place, self._exchange, self._ask, self._server, transport.secrets, tell)
+        self._serving = Serving(self._url, transport, self._server, self._discovery, tell)
+        self._sending = Sending(place, self._turns, transport, self._server, self._serving, tell)
         self._embedded = 0
         self._learns = False
         self._trials: set[ModelFacts] = set()

@@ -6,22 +6,24 @@ The only loop that repeats. It knows no queue, no call and no text: it gets func
 from __future__ import annotations
 
 import asyncio
-import logging
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Generic, TypeVar
+from functools import partial
+from typing import Any, TypeVar
 
+from embedwire._events.audience import tell
 from embedwire._http.failures import judge
 from embedwire._http.gateways import GATEWAY, instead_of
 from embedwire._http.pressure import held_off, holds_off_all, leave_behind, pause_all, push_less
 from embedwire._http.ready import Ready
-from embedwire._http.records import NEW, STRICT, Action, Fault, History, Refused, never, no_end
+from embedwire._http.records import STRICT, Action, Fault, History, Refused, never
 from embedwire._http.refusing import LARGE_TEXTS, refusal
 from embedwire._http.repeats import Held, Stop, moves, next_step, noted
 from embedwire._http.reply import ContractBroken
+from embedwire._http.request import Done, Request, watched
 from embedwire._http.statuses import NO_SERVER, PROXY_ASKS
-from embedwire._http.steps import Work, in_turns
+from embedwire._http.steps import in_turns
 from embedwire._http.threads import in_thread
 from embedwire._http.transport import Transport
 from embedwire._http.turns import Turns, rested
@@ -31,60 +33,10 @@ from embedwire._http.words import said
 from embedwire._servers.facts import ModelFacts, ServerFacts
 from embedwire._servers.pace import TRANSIENT
 from embedwire._servers.sizes import max_reply
-from embedwire._servers.slots import Slot
 from embedwire._settings.address import Target
-from embedwire._settings.options import Kind
-from embedwire._settings.settings import Form
+from embedwire.events import RequestRepeated
 
-logger = logging.getLogger("embedwire")
 T = TypeVar("T")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, repr=False)  # no repr: it would show texts
-class Request(Generic[T]):
-    """What is sent, how its reply is read, and who waits for it.
-
-    Attributes:
-        method: GET or POST.
-        url: The whole URL, but for the user's query.
-        encode: The body; called before each sending, with what became of the last one.
-        read: From a success to what is wanted, in steps; raises `ContractBroken`.
-        form: Whose timeouts, retries and limits hold.
-        kind: Queries go first.
-        slot: Its place on the wire; None for a question about the server, which takes none.
-        texts: The texts in it, which no message may repeat.
-        until: The moment, in loop time, after which nobody wants the answer.
-        suspicious: Whether a failure that strikes again may be one text's.
-        elsewhere: Whether another server would take the texts.
-        history: What happened before.
-    """
-
-    method: str
-    url: str
-    encode: Callable[[Verdict | None], bytes | None]
-    read: Callable[[Reply], Work[T]]
-    form: Form
-    kind: Kind = "document"
-    slot: Slot | None = None
-    texts: list[str]
-    until: Callable[[], float | None] = no_end
-    suspicious: Callable[[], bool] = never
-    elsewhere: Callable[[], bool] = never
-    history: History = NEW
-
-    @property
-    def crowd(self) -> int:
-        """Requests in flight at the server, as far as they have a place there."""
-        return 1 if self.slot is None else self.slot.crowd
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Done(Generic[T]):
-    """A success: what was wanted, how long the last sending took, and how many there were."""
-
-    result: T
-    seconds: float
-    sent: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +94,8 @@ class Exchange:
             await self._turn(request, model, begun)
         while True:
             await self._hold(request, model, begun)
-            answer = await self._once(request, last, history, resent, model)
+            once = partial(self._once, request, last, history, resent, model)
+            answer = await (once() if request.watching is None else watched(request, once))
             if isinstance(answer, Done):
                 if request.slot is not None:
                     model.succeeded(answer.seconds, at_once=history.failures == request.history.failures)
@@ -166,6 +119,7 @@ class Exchange:
         history: History,
         resent: bool,
         model: ModelFacts,
+        headers: Mapping[str, str] | None = None,
     ) -> Done[T] | Verdict:
         """Sends a request, and reads the reply or judges what went wrong."""
         form, slot, now = request.form, request.slot, asyncio.get_running_loop().time
@@ -175,7 +129,7 @@ class Exchange:
             slot.sent += 1
         try:
             outcome: Reply | Broken | Unusable = await self._transport.request(
-                request.method, request.url, body, form.timeouts, max_reply(form, len(request.texts))
+                request.method, request.url, body, form.timeouts, max_reply(form, len(request.texts)), headers
             )
         except asyncio.CancelledError:
             leave_behind(slot, self._server, now() - begun, model.seconds)
@@ -187,7 +141,8 @@ class Exchange:
             if not isinstance(answer, (Reply, Unusable)):
                 if slot is not None:
                     slot.succeeded()
-                return Done(result=answer, seconds=now() - begun, sent=history.sent + 1)
+                seconds, status = now() - begun, outcome.status
+                return Done(result=answer, status=status, seconds=seconds, sent=history.sent + 1)
             outcome = answer
         mark = _fingerprint(outcome)
         seen = replace(
@@ -223,8 +178,7 @@ class Exchange:
         )
         if isinstance(step, Stop):
             raise await self._refused(step.action, step.fault, history, request)
-        attempt = "" if throttled else f" (attempt {history.failures + 1} of {retry.attempts})"
-        logger.warning("%s: %s; sending again in %.2f s%s", self._url, answer.fault.what, step.pause, attempt)
+        _tell(self._url, request, answer.fault, step.pause, None if throttled else history.failures + 1)
         holds_off = throttled and holds_off_all(answer.fault, alone=alone)
         if holds_off:
             model.throttle.pause(step.pause, now())
@@ -303,6 +257,20 @@ class Exchange:
 
     async def _refused(self, action: Action, fault: Fault, history: History, request: Request[T]) -> Refused:
         return await refusal(action, fault, history, [*self._transport.secrets(), *request.texts])
+
+
+def _tell(url: str, request: Request[Any], fault: Fault, pause: float, attempt: int | None) -> None:
+    """Says that a request is sent again, and why."""
+    again = RequestRepeated(
+        server=url,
+        why=fault.what,
+        error=fault.error.__name__,
+        status=fault.status,
+        pause=pause,
+        attempt=attempt,
+        attempts=request.form.retry.attempts,
+    )
+    tell(again, () if request.watching is None else request.watching.ears())
 
 
 async def _read(request: Request[T], reply: Reply) -> T | Reply | Unusable:

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
 from dataclasses import replace
 from typing import TypeVar
 
-from embedwire._http.exchange import Done, Exchange, Request
+from embedwire._events.audience import Tell
+from embedwire._http.exchange import Exchange
 from embedwire._http.records import Fault, Refused
+from embedwire._http.request import Done, Request
 from embedwire._servers.facts import ModelFacts, ServerFacts
 from embedwire._settings.endpoint import Endpoint
+from embedwire.events import Noticed
 from embedwire.exceptions import BadReply, ServerUnavailable
 
-logger = logging.getLogger("embedwire")
 T = TypeVar("T")
 
 _NO_SUCH_PATH = (404, 405)
@@ -27,15 +28,22 @@ class Place:
         server: What is known of the server; written here: its base.
         exchange: Sends them.
         wake: Takes note of what happened to the connections.
+        tell: Told where it is, where that is not where it was first looked for.
     """
 
     def __init__(
-        self, endpoint: Endpoint, server: ServerFacts, exchange: Exchange, wake: Callable[[], None]
+        self,
+        endpoint: Endpoint,
+        server: ServerFacts,
+        exchange: Exchange,
+        wake: Callable[[], None],
+        tell: Tell,
     ) -> None:
         self.endpoint = endpoint
         self._server = server
         self._exchange = exchange
         self._wake = wake
+        self._tell = tell
 
     def bases(self) -> list[str]:
         """The paths to try, in this order; one where vectors came from there."""
@@ -86,7 +94,8 @@ class Place:
             if fault.status in _NO_SUCH_PATH:
                 fault = replace(fault, what=f"{fault.what} at {first}{tail} and at {base}{tail}")
             raise Refused(refused.action, fault, again.history) from None
-        logger.info("%s takes embeddings at %s", self.endpoint.base_url, self.endpoint.shown(base))
+        what = f"it takes embeddings at {self.endpoint.shown(base)}"
+        self._tell(Noticed(server=self.endpoint.base_url, level="info", what=what))
         self._settle(base)
         return done
 

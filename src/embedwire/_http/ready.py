@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 
+from embedwire._events.audience import Tell
 from embedwire._http.failures import judge
 from embedwire._http.gateways import GATEWAY
 from embedwire._http.messages import screened
@@ -16,9 +16,8 @@ from embedwire._http.verdicts import Context
 from embedwire._http.wire import Break, Broken, Reply
 from embedwire._servers.facts import ServerFacts
 from embedwire._settings.options import Timeouts
+from embedwire.events import Noticed
 from embedwire.exceptions import ServerUnavailable
-
-logger = logging.getLogger("embedwire")
 
 POLL_LEAST, POLL_MOST = 0.1, 2.0  # seconds between two questions to a server that is not ready
 LOADING_WAIT = 120.0  # seconds to wait for a loading model where the timeouts set no total
@@ -49,6 +48,7 @@ class Ready:
         ask: Sends ``GET /health``.
         server: What is known of the server.
         secrets: What no message may repeat.
+        tell: Told that somebody waits.
     """
 
     def __init__(
@@ -57,8 +57,10 @@ class Ready:
         ask: Callable[[], Awaitable[Reply | Broken]],
         server: ServerFacts,
         secrets: Callable[[], list[str]],
+        tell: Tell,
     ) -> None:
         self._url = url
+        self._tell = tell
         self._ask = ask
         self._server = server
         self._secrets = secrets
@@ -113,7 +115,8 @@ class Ready:
             until: The moment, in loop time, after which nobody waits; it may move while this waits.
             since: When the wait began, in loop time.
         """
-        logger.info("%s: %s; waiting until it is ready", self._url, fault.what)
+        what = f"{fault.what}; waiting until it is ready"
+        self._tell(Noticed(server=self._url, level="info", what=what))
         self._awaiting += 1
         self._nobody.clear()
         try:

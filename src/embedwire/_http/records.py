@@ -6,13 +6,14 @@ A `Job` goes down, `Vectors` come back, or `Refused` is raised.
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
+from embedwire._events.watch import Watch
 from embedwire._http.fields import NOTHING, Spoken
 from embedwire._servers.facts import ModelFacts
 from embedwire._settings.options import Kind
@@ -77,6 +78,11 @@ def never() -> bool:
     return False
 
 
+def nobody() -> Collection[Watch]:
+    """No hook is told."""
+    return ()
+
+
 def no_end() -> float | None:
     """Somebody always waits."""
     return None
@@ -98,6 +104,7 @@ class Job:
             others of this form went well meanwhile.
         history: What happened to them before.
         elsewhere: Whether another server would take them.
+        callers: The calls that want them, of those whose clients have hooks; `nobody` where none has.
     """
 
     form: Form
@@ -110,6 +117,7 @@ class Job:
     suspicious: Callable[[], bool] = never
     history: History = NEW
     elsewhere: Callable[[], bool] = never
+    callers: Callable[[], Collection[Watch]] = nobody
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -3,26 +3,27 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from dataclasses import replace
 
 import numpy as np
 
+from embedwire._events.audience import Tell
+from embedwire._events.log import tells_of_requests
 from embedwire._http.attempt import Attempt
 from embedwire._http.dimensions import fit
-from embedwire._http.exchange import Request
 from embedwire._http.fields import REFUSALS
 from embedwire._http.place import Place
-from embedwire._http.records import NEW, Action, Fault, Job, Refused, Vectors, never
+from embedwire._http.records import NEW, Action, Fault, Job, Refused, Vectors, never, nobody
+from embedwire._http.request import Request
 from embedwire._http.serving import Serving
 from embedwire._http.transport import Transport
 from embedwire._http.turns import Turns
 from embedwire._http.vectors import near
+from embedwire._http.watching import Watching
 from embedwire._servers.facts import ModelFacts, ServerFacts
 from embedwire._servers.slots import Slot
+from embedwire.events import Noticed
 from embedwire.exceptions import BadReply
-
-logger = logging.getLogger("embedwire")
 
 MOST_LESSONS = 3  # from refusals, for one job
 _NEVER_THE_SAME = Fault(
@@ -42,10 +43,17 @@ class Sending:
         transport: The network, whose secrets no message may repeat.
         server: What is known of the server.
         serving: Knows which model to name.
+        tell: Told of what is worth knowing.
     """
 
     def __init__(
-        self, place: Place, turns: Turns, transport: Transport, server: ServerFacts, serving: Serving
+        self,
+        place: Place,
+        turns: Turns,
+        transport: Transport,
+        server: ServerFacts,
+        serving: Serving,
+        tell: Tell,
     ) -> None:
         self._place = place
         self._turns = turns
@@ -53,6 +61,7 @@ class Sending:
         self._transport = transport
         self._server = server
         self._serving = serving
+        self._tell = tell
         self._confirming: dict[ModelFacts, asyncio.Lock] = {}
 
     async def send(self, job: Job, slot: Slot, trials: set[ModelFacts] | None) -> Vectors:
@@ -130,15 +139,14 @@ class Sending:
             else:
                 facts.base64 = facts.agrees = near(decimal.matrix[0], vectors.matrix[position])
             if not facts.agrees:
-                logger.warning(
-                    "%s gives other vectors in base64 than in decimal; decimal is asked for", self._url
-                )
+                self._notice("it gives other vectors in base64 than in decimal; decimal is asked for")
             return facts.agrees
 
     def _attempt(self, job: Job, name: str | None, trials: set[ModelFacts] | None) -> Attempt:
         return Attempt(job, name, trials, self._server, self._serving.life, self._transport.secrets)
 
     async def _run(self, job: Job, slot: Slot, attempt: Attempt) -> Vectors:
+        watched = job.callers is not nobody or tells_of_requests()
         request = Request(
             method="POST",
             url=self._place.url(),
@@ -152,8 +160,8 @@ class Sending:
             suspicious=job.suspicious,
             elsewhere=job.elsewhere,
             history=job.history,
+            watching=Watching(job, self._url, attempt.name) if watched else None,
         )
-        logger.debug("sending %d texts, %d requests in flight", len(job.texts), slot.crowd)
         try:
             done = await self._place.run(request, attempt.facts)
         except Refused as refused:
@@ -165,7 +173,8 @@ class Sending:
         matrix = done.result.matrix
         self._warn_of_cut(job, matrix.shape[1])
         matrix = fit(matrix, job.form.dimensions)
-        _warn_of_zeros(self._url, done.result.zeros, len(matrix))
+        if done.result.zeros:
+            self._notice(f"it gave {done.result.zeros} of {len(matrix)} texts a vector of zeros only")
         return Vectors(
             matrix=matrix,
             seconds=done.seconds,
@@ -180,15 +189,10 @@ class Sending:
         if dimensions is None or width <= dimensions or facts.cut:
             return
         facts.cut = True
-        logger.warning(
-            "%s does not heed dimensions=%d: its vectors of %d numbers are cut here, and brought back to unit length; "
-            "only models trained for it (Matryoshka) bear that",
-            self._url,
-            dimensions,
-            width,
+        self._notice(
+            f"it does not heed dimensions={dimensions}: its vectors of {width} numbers are cut here, and brought back "
+            "to unit length; only models trained for it (Matryoshka) bear that"
         )
 
-
-def _warn_of_zeros(url: str, zeros: int, texts: int) -> None:
-    if zeros:
-        logger.warning("%s gave %d of %d texts a vector of zeros only", url, zeros, texts)
+    def _notice(self, what: str) -> None:
+        self._tell(Noticed(server=self._url, level="warning", what=what))

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
 
+from embedwire._events.audience import Tell
 from embedwire._http.discovery import Discovery
 from embedwire._http.messages import screened
 from embedwire._http.records import Refused, never
@@ -13,8 +13,7 @@ from embedwire._servers.facts import ModelFacts, ServerFacts
 from embedwire._servers.slots import Slot
 from embedwire._settings.options import Kind
 from embedwire._settings.settings import Form
-
-logger = logging.getLogger("embedwire")
+from embedwire.events import Noticed
 
 
 class Serving:
@@ -25,13 +24,17 @@ class Serving:
         transport: Its connections.
         server: What is known of the server; forgotten here when its connections are gone.
         discovery: Asks it.
+        tell: Told where it serves another one than before.
     """
 
-    def __init__(self, url: str, transport: Transport, server: ServerFacts, discovery: Discovery) -> None:
+    def __init__(
+        self, url: str, transport: Transport, server: ServerFacts, discovery: Discovery, tell: Tell
+    ) -> None:
         self._url = url
         self._transport = transport
         self._server = server
         self._discovery = discovery
+        self._tell = tell
         self._life = transport.life
         self._lives: dict[ModelFacts, int] = {}
 
@@ -68,11 +71,10 @@ class Serving:
         name = await self._discovery.served_model(form, facts, slot, kind, elsewhere)
         before = facts.of
         if facts.serves(name):
-            logger.warning(
-                "%s serves %r by now, and served %r before: what was embedded before must be embedded again",
-                self._url,
-                *(screened(str(one)[:60], self._transport.secrets()) for one in (name, before)),
-            )
+            now, then = (screened(str(one)[:60], self._transport.secrets()) for one in (name, before))
+            again = "what was embedded before must be embedded again"
+            what = f"it serves {now!r} by now, and served {then!r} before: {again}"
+            self._tell(Noticed(server=self._url, level="warning", what=what))
         return name
 
     async def still(self, name: str | None, form: Form, facts: ModelFacts, slot: Slot, kind: Kind) -> bool:

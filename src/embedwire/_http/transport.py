@@ -6,19 +6,20 @@ Nothing above it sees an exception of aiohttp: a request ends in a `Reply` or a 
 from __future__ import annotations
 
 import asyncio
-import base64
 import contextlib
 import functools
 import io
-import logging
 import os
 import socket
 import ssl
+from collections.abc import Mapping
 from typing import Any, Protocol
-from urllib.parse import unquote, urlsplit
 
 import aiohttp
 
+from embedwire._events.audience import Tell
+from embedwire._events.log import log
+from embedwire._http.passwords import password_of, secrets_of
 from embedwire._http.sessions import Lives, Session, born, bury, new_client, proxy_of, reused
 from embedwire._http.unpacking import Packed, Unpacker
 from embedwire._http.wire import Break, Broken, Reply
@@ -26,9 +27,8 @@ from embedwire._settings.address import Target, check_key
 from embedwire._settings.options import Timeouts
 from embedwire._settings.secret import Secret
 from embedwire._settings.settings import CLOSED
+from embedwire.events import SessionOpened
 from embedwire.exceptions import UsageError
-
-logger = logging.getLogger("embedwire")
 
 MOST_KEYS = 32  # of a function that gives a new one each time, that no message may repeat
 _LARGE = 2**20  # bytes of a body above which aiohttp wants a file
@@ -41,7 +41,13 @@ class Transport(Protocol):
     """What the rest of the package needs of a network."""
 
     async def request(
-        self, method: str, url: str, body: bytes | None, timeouts: Timeouts, most: int
+        self,
+        method: str,
+        url: str,
+        body: bytes | None,
+        timeouts: Timeouts,
+        most: int,
+        headers: Mapping[str, str] | None = None,
     ) -> Reply | Broken:
         """Sends one request; every failure of the network is a `Broken`, never an exception.
 
@@ -51,6 +57,7 @@ class Transport(Protocol):
             body: JSON, or None.
             timeouts: Of this request.
             most: Bytes of the reply's body; a longer one is `Broken`.
+            headers: Of this request, beside the user's, which count more.
         """
         ...
 
@@ -83,10 +90,15 @@ class AiohttpTransport:
 
     A connection error retires the session: requests on their way finish on it, the next one starts a new one.
     Its state is the session in use, the retired ones that still have users, and the keys that were sent.
+
+    Args:
+        target: The server and who asks.
+        tell: Told of new sessions.
     """
 
-    def __init__(self, target: Target) -> None:
+    def __init__(self, target: Target, tell: Tell = log) -> None:
         self._target = target
+        self._tell = tell
         self._proxy = proxy_of(target)
         self._session: Session | None = None
         self._retired: set[Session] = set()
@@ -96,10 +108,18 @@ class AiohttpTransport:
         self._opening: asyncio.Lock = asyncio.Lock()
 
     async def request(
-        self, method: str, url: str, body: bytes | None, timeouts: Timeouts, most: int
+        self,
+        method: str,
+        url: str,
+        body: bytes | None,
+        timeouts: Timeouts,
+        most: int,
+        headers: Mapping[str, str] | None = None,
     ) -> Reply | Broken:
         """Sends one request over a kept connection."""
         key = self._fresh_key()
+        if headers:
+            key = self._beside_own(headers) | (key or {})
         try:
             session = self._session or await self._open()
         except (ssl.SSLError, OSError) as error:
@@ -123,8 +143,8 @@ class AiohttpTransport:
         if isinstance(self._target.api_key, Secret):
             hidden.append(self._target.api_key)
         sent = [secret.reveal() for secret in hidden]
-        passwords = [password for value in sent for password in _password_of(value)]
-        return [*sent, *passwords, *self._target.endpoint.secrets(), *_secrets_of(self._proxy)]
+        passwords = [password for value in sent for password in password_of(value)]
+        return [*sent, *passwords, *self._target.endpoint.secrets(), *secrets_of(self._proxy)]
 
     @property
     def life(self) -> int:
@@ -213,6 +233,11 @@ class AiohttpTransport:
         self._keys[secret] = None
         return {"Authorization": f"Bearer {secret.reveal()}"}
 
+    def _beside_own(self, headers: Mapping[str, str]) -> dict[str, str]:
+        """Headers, without those that the user has set otherwise."""
+        own = {name.lower() for name, _ in self._target.headers}
+        return {name: value for name, value in headers.items() if name.lower() not in own}
+
     async def _open(self) -> Session:
         async with self._opening:
             if self._session is None:
@@ -221,7 +246,7 @@ class AiohttpTransport:
                     bury(client)
                     raise UsageError(CLOSED)
                 self._session = Session(client)
-                logger.info("new session for %s", self._target.base_url)
+                self._tell(SessionOpened(server=self._target.base_url))
             return self._session
 
     async def _retire(self, session: Session) -> None:
@@ -237,30 +262,6 @@ class AiohttpTransport:
         self._retired.discard(session)
         with contextlib.suppress(OSError, aiohttp.ClientError):
             await session.client.close()
-
-
-def _secrets_of(proxy: str | None) -> list[str]:
-    """What a proxy's URL hides, as it stands there and as it is sent."""
-    parts = urlsplit(proxy or "")
-    user, password = unquote(parts.username or ""), unquote(parts.password or "")
-    if proxy is None or not user + password:
-        return []
-    sent = {
-        base64.b64encode(f"{user}:{password}".encode(code, "replace")).decode()
-        for code in ("utf-8", "latin1")
-    }
-    return [proxy, password or user, *sent]
-
-
-def _password_of(header: str) -> list[str]:
-    """The password in a header of basic authorization."""
-    scheme, _, coded = header.partition(" ")
-    if scheme.lower() != "basic":
-        return []
-    with contextlib.suppress(ValueError):
-        user, _, password = base64.b64decode(coded).decode("utf-8", "replace").partition(":")
-        return [password or user]
-    return []
 
 
 async def _read(response: aiohttp.ClientResponse, most: int) -> bytes | Broken:

@@ -8,6 +8,7 @@ import contextlib
 import copy
 from collections.abc import Callable, Collection, Iterable, Iterator
 
+from embedwire._events.watch import Watch
 from embedwire._http.messages import to_error
 from embedwire._http.records import Fault, Matrix
 from embedwire._queue.lane import Lane
@@ -44,13 +45,18 @@ class Calls:
         """The open calls."""
         return list(self._open)
 
-    def check_room(self, kind: Kind, texts: int, max_queued: int, pool: Pool) -> None:
+    def check_room(
+        self, kind: Kind, texts: int, max_queued: int, pool: Pool, watch: Watch | None = None
+    ) -> None:
         """Raises Overloaded where so many more texts may not wait; those of a call that meets an empty queue may."""
         if self.texts[kind] and self.texts[kind] + texts > max_queued:
-            raise Overloaded(
+            full = Overloaded(
                 f"{self.texts[kind]} texts wait for {pool.servers}, and {texts} more "
                 f"would go over max_queued={max_queued}. Send fewer at once, or raise max_queued=."
             )
+            if watch is not None:
+                watch.finish(full)
+            raise full
 
     def begin(self, call: Call) -> None:
         """A call comes; its texts enter the queue, a slice at a time, so that a million do not stop the loop."""
@@ -71,7 +77,7 @@ class Calls:
         else:
             self._remove(call)
             assert call.matrix is not None  # noqa: S101 - every row was put
-            _resolve(call.future, call.matrix)
+            _end(call, call.matrix)
 
     def fail_at(self, call: Call, row: int, fault: Fault, sent: int) -> None:
         """Fails a call for what is not one text's own fault."""
@@ -90,14 +96,14 @@ class Calls:
                 call.index(row): _error(call, row, *fault) for row, fault in sorted(call.faults.items())
             },
         )
-        _resolve(call.future, error=error)
+        _end(call, error=error)
 
     def fail(self, calls: Iterable[Call], error: Exception) -> Steps:
         """Fails calls with the same error, each with its own copy of it, a crowd at a time."""
         for number, call in enumerate(list(calls), 1):
             if call.open:
                 self._remove(call)
-                _resolve(call.future, error=error)
+                _end(call, error=error)
                 error = _another(error)
             if not number % CROWD:
                 yield
@@ -125,7 +131,7 @@ class Calls:
         """The caller is gone: what only it wanted is not sent, or not waited for."""
         if call.open:
             self._remove(call)
-            _resolve(call.future)
+            _end(call)
 
     def close_now(self) -> None:
         """Ends every call without a word: the process ends, and only daemon threads still wait."""
@@ -219,6 +225,13 @@ def _another(error: Exception) -> Exception:
         return copy.copy(error).with_traceback(None)
     except Exception:  # of a class that cannot be copied
         return UsageError(f"a function of the caller's raised {type(error).__name__}")
+
+
+def _end(call: Call, matrix: Matrix | None = None, error: BaseException | None = None) -> None:
+    """Ends a call's future; before that the hooks of its client are told."""
+    if call.watch is not None:
+        call.watch.ended(error, cancelled=matrix is None and error is None)
+    _resolve(call.future, matrix, error)
 
 
 def _resolve(future: Future, matrix: Matrix | None = None, error: BaseException | None = None) -> None:

@@ -11,7 +11,8 @@ from collections import OrderedDict
 from collections.abc import Callable, Collection, Iterable
 from functools import partial
 
-from embedwire._http.records import Job, Refused, never
+from embedwire._events.watch import Watch
+from embedwire._http.records import Job, Refused, never, nobody
 from embedwire._queue.calls import Calls, Steps
 from embedwire._queue.lane import KINDS, Lane
 from embedwire._queue.outcomes import deliver, refuse, take_back
@@ -63,6 +64,7 @@ class Dispatcher:
         offset: int | None = None,
         normalize: bool = False,
         ledger: Ledger | None = None,
+        watch: Watch | None = None,
     ) -> Call:
         """Queues a call; its matrix, or its error, comes with ``future``.
 
@@ -76,18 +78,27 @@ class Dispatcher:
             offset: Index of the first text in the caller's list, if these are a part of one.
             normalize: Bring each vector to unit length.
             ledger: Adds up what the caller's client had embedded.
+            watch: Tells its hooks; None where it has none.
 
         Raises:
             Overloaded: There is no room.
         """
-        self._calls.check_room(kind, len(texts), max_queued, pool)
+        self._calls.check_room(kind, len(texts), max_queued, pool, watch)
         pool.wake()
         lane = self._lanes.get(pool)
         if lane is None:
             lane = self._lanes[pool] = Lane(pool)
             pool.enlist(lane)
         call = Call(
-            lane, texts, kind, future, deadline=deadline, offset=offset, normalize=normalize, ledger=ledger
+            lane,
+            texts,
+            kind,
+            future,
+            deadline=deadline,
+            offset=offset,
+            normalize=normalize,
+            ledger=ledger,
+            watch=watch,
         )
         self._calls.begin(call)
         self._several.begin(pool)
@@ -175,7 +186,7 @@ class Dispatcher:
                 continue
             members = pool.next(kind, free, now)
             if pool.several:
-                self._wake_at(lane.strict(kind), *pool.pauses, now=now)
+                self._alarm.set_next(lane.strict(kind), *pool.pauses, now=now)
             for member in members:
                 if lane.full(kind, member):
                     continue
@@ -189,11 +200,6 @@ class Dispatcher:
                     self._start(batch, member, now, free[member.route.slots])
                     return True
         return False
-
-    def _wake_at(self, *moments: float, now: float) -> None:
-        """Looks again at the first of these that is still to come."""
-        if later := [moment for moment in moments if moment > now]:
-            self._alarm.set(min(later))
 
     def _start(self, batch: Batch, member: Member, now: float, places: int) -> None:
         """Sends a batch to a server, in one of so many places that are free there."""
@@ -261,6 +267,7 @@ def _job(batch: Batch, waiting: int) -> Job:
         suspicious=batch.suspicious,
         history=batch.history,
         elsewhere=batch.elsewhere if lane.pool.several else never,
+        callers=batch.watches if lane.watched else nobody,
     )
 
 
@@ -304,6 +311,11 @@ class _Alarm:
         if self._timer is None or self._timer.when() > moment:
             self.stop()
             self._timer = asyncio.get_running_loop().call_at(moment, self._ring)
+
+    def set_next(self, *moments: float, now: float) -> None:
+        """There is something to look at: at the first of these that is still to come."""
+        if later := [moment for moment in moments if moment > now]:
+            self.set(min(later))
 
     def stop(self) -> None:
         """There is nothing to look at."""

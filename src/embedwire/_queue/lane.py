@@ -30,6 +30,7 @@ class Lane:
         successes: Batches that went well.
         refused: Texts refused alone since then.
         trying: One text alone is sent to see whether the server takes any; all else waits.
+        watched: A call whose client has hooks is, or was, in it.
     """
 
     def __init__(self, pool: Pool) -> None:
@@ -43,7 +44,7 @@ class Lane:
         self.under_way: dict[Kind, set[Batch]] = {kind: set() for kind in KINDS}
         self.successes = 0
         self.refused = 0
-        self.trying = False
+        self.trying = self.watched = False
 
     @property
     def busy(self) -> bool:
@@ -97,6 +98,7 @@ class Lane:
         if not start:
             call.number = self._numbers = self._numbers + 1
             self._numbered[call.number] = call
+            self.watched = self.watched or call.watch is not None
         for place, text in enumerate(call.texts[start : start + most], call.number * ROWS + start):
             there = known.setdefault(text, place)
             items.append(None if there is place else self._join(call, place, text, there))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import random
 from collections.abc import Callable
 from dataclasses import replace
@@ -13,9 +12,8 @@ from embedwire._http.ready import seen
 from embedwire._http.records import Fault, Job, Refused
 from embedwire._queue.pool import Member, Pool
 from embedwire._servers.agreement import SENTENCE, Sample, Terms, difference, elected
+from embedwire.events import Noticed, ServerTakenBack
 from embedwire.exceptions import ServerRefused
-
-logger = logging.getLogger("embedwire")
 
 WAIT = 1.0  # seconds for which the first server that answers waits for the others
 PAUSE_LEAST, PAUSE_MOST = 0.1, 2.0  # seconds between two looks at a server that was set aside
@@ -223,7 +221,7 @@ class Meeting:
 
     def _tell(self, member: Member) -> None:
         self._told[member] = member.state
-        logger.warning("%s is %s: %s", member.route.server, member.state, member.reason)
+        self.pool.tell_aside(member, member.reason)
 
     def _elect_if_all_are_heard(self) -> None:
         if any(one not in self._samples for one in self._strangers()) or self.pool.in_use:
@@ -249,10 +247,10 @@ class Meeting:
                 self._none_agree(samples)
                 return
             if pool.agreed.reference is not None:
-                logger.warning(
-                    "%s: the servers have another model by now; what was embedded before must be embedded again",
-                    pool.servers,
+                what = (
+                    "the servers have another model by now; what was embedded before must be embedded again"
                 )
+                pool.tell(Noticed(server=pool.servers, level="warning", what=what))
             pool.agreed.reference = chosen[0]
             pool.agreed.number += 1
         alike = _known(pool, samples)
@@ -287,7 +285,7 @@ class Meeting:
         member.on_trial = came_back is not None
         self.pool.turn(member, "in use")
         if came_back is not None:
-            logger.info("%s is in use again", member.route.server)
+            self.pool.tell(ServerTakenBack(server=member.route.server))
         for other in self.pool.in_use:
             ready = other.route.visitor.ready
             if other is not member and ready.is_awaited:  # the last one was waited for
@@ -300,7 +298,7 @@ class Meeting:
         member.number = self.pool.agreed.number
         if self._told.get(member) != "left out":
             self._told[member] = "left out"
-            logger.warning("%s is left out, as it has %s. %s", member.route.server, why, AGREE)
+            self.pool.tell_aside(member, f"it has {why}. {AGREE}")
 
 
 def _reasons(samples: dict[Member, Sample], terms: Terms) -> dict[Member, str]:

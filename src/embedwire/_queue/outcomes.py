@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from embedwire._events.audience import tell
+from embedwire._events.watch import ears_of
 from embedwire._http.records import Action, Fault, Matrix, Refused, Vectors
 from embedwire._http.reply import EMBED_AGAIN
 from embedwire._http.steps import Work
 from embedwire._queue.calls import CROWD, Calls, Steps
+from embedwire._queue.learning import note_named, note_refused, note_size
 from embedwire._queue.pool import Pool
 from embedwire._queue.records import Batch, Call, Item, Whole
 from embedwire._queue.splitting import by_caller, parts, wanted
+from embedwire.events import BatchSplit
 from embedwire.exceptions import BadReply, ServerRefused, TextRefused
 
 REFUSED_IN_A_ROW = 16  # texts refused alone, one after another: then it is the server, not the texts
@@ -23,7 +27,7 @@ def deliver(batch: Batch, vectors: Vectors, calls: Calls) -> Steps:
     lane, matrix = batch.lane, vectors.matrix
     lane.successes += 1
     lane.refused, lane.trying = 0, False
-    _note_size(batch, vectors.seconds)
+    note_size(batch, vectors.seconds)
     everything = list(range(len(matrix)))
     places, total = yield from _places(batch)
     for item in batch.items:
@@ -71,6 +75,8 @@ def _count(call: Call, batch: Batch, vectors: Vectors, texts: int, chars: int, s
     ledger.sent(vectors.sent - before + batch.hedges, share, again=before > 0)
     texts, chars = (texts, chars) if call.open else (0, 0)
     ledger.embedded(texts, chars, vectors.tokens, vectors.seconds, share)
+    if call.watch is not None:
+        call.watch.embedded(texts, None if vectors.tokens is None else vectors.tokens * share, vectors.model)
     ledger.model = vectors.model or ledger.model
 
 
@@ -85,7 +91,7 @@ def refuse(batch: Batch, refused: Refused, calls: Calls) -> Steps:
     if refused.action is not Action.SPLIT and not _may_be_one_texts(batch, fault):
         yield from _fail_or_part(batch, fault, calls)
     elif fault.unclear and not lane.pool.accepted:
-        if not _try_one(batch):
+        if not _try_one(batch, fault):
             fault = _of_request(fault)
             blank = not any(item.text.strip() for item in batch.items)
             yield from _fail_all(batch, _of_blank(fault) if blank else fault, calls)
@@ -100,8 +106,7 @@ def _noted(batch: Batch, refused: Refused) -> Fault:
     fault = refused.fault
     _note_refused(batch, refused.history.sent - batch.history.sent + batch.hedges)
     batch.history = refused.history
-    if fault.max_texts is not None and fault.max_texts < len(batch.items):
-        batch.route.sizes.sizing.texts.named(fault.max_texts)
+    note_named(batch, fault)
     return replace(fault, server=batch.route.server)
 
 
@@ -169,7 +174,7 @@ def _fail_or_part(batch: Batch, fault: Fault, calls: Calls) -> Steps:
     """Fails the callers; a bad reply to several is asked for again first, so that it fails only whose texts did it."""
     groups = by_caller(wanted(batch)) if fault.error is BadReply and not fault.exchanged else []
     if len(groups) > 1:
-        _put_back(batch, groups, None, bisecting=False)
+        _put_back(batch, groups, fault, bisecting=False)
     else:
         yield from _fail_all(batch, fault, calls)
 
@@ -181,7 +186,7 @@ def _fail_all(batch: Batch, fault: Fault, calls: Calls) -> Steps:
             yield
 
 
-def _try_one(batch: Batch) -> bool:
+def _try_one(batch: Batch, fault: Fault) -> bool:
     """Puts one text in front to see whether the server takes any; False where it does not.
 
     All that was refused meanwhile waits behind that one text.
@@ -198,7 +203,7 @@ def _try_one(batch: Batch) -> bool:
     elif items:
         one = min(reversed(items), key=_dubious)
         rest = [item for item in items if item is not one]
-        _put_back(batch, [part for part in ([one], rest) if part], None, bisecting=bisecting)
+        _put_back(batch, [part for part in ([one], rest) if part], fault, bisecting=bisecting)
         lane.parts[batch.kind][0].trial = True
     lane.trying = True
     return True
@@ -243,27 +248,27 @@ def _may_be_one_texts(batch: Batch, fault: Fault) -> bool:
 
 def _divide(batch: Batch, fault: Fault) -> None:
     """Puts the parts of a batch back: by the cap that the server named, by caller, or in halves."""
-    sizing, tuner = batch.route.sizes.sizing, batch.route.sizes.tuners[batch.kind]
     divided = parts(batch, fault, batch.history)
     whole = None
     if not fault.of_text and fault.position is None:
-        if not batch.history.bisecting:  # a part of what failed tells nothing more
-            tuner.failed(len(batch.items))
-        if fault.of_size:
-            sizing.texts.refused(len(batch.items))
-            if fault.of_size == "chars":
-                sizing.chars.refused(batch.chars)
+        note_refused(batch, fault)
         # Only what happened to all that was sent, for no reason that was named, may be due to its size.
         complete = sum(map(len, divided)) == len(batch.items)
         if fault.of_size and fault.max_texts is None and complete:
             whole = Whole(of=fault.of_size, parts=len(divided))
     if not fault.harmful:  # what harms the server is not tried out on it more often for being divided
         batch.history = replace(batch.history, failures=0)
-    _put_back(batch, divided, whole, bisecting=not fault.of_text)
+    _put_back(batch, divided, fault, whole, bisecting=not fault.of_text)
 
 
-def _put_back(batch: Batch, divided: list[list[Item]], whole: Whole | None, *, bisecting: bool) -> None:
+def _put_back(
+    batch: Batch, divided: list[list[Item]], fault: Fault, whole: Whole | None = None, *, bisecting: bool
+) -> None:
     """In front of all else that waits: one failure is got to the bottom of before the next."""
+    if batch.lane.watched and len(divided) > 1:
+        sizes, server = tuple(map(len, divided)), batch.route.server
+        split = BatchSplit(server=server, why=fault.what, kind=batch.kind, parts=sizes)
+        tell(split, ears_of(batch.watches()))
     for items in reversed(divided):
         batch.lane.parts[batch.kind].appendleft(_part(batch, items, whole, bisecting=bisecting))
 
@@ -326,22 +331,3 @@ def other_width(width: int, first: int) -> Fault:
 def _exchanged(what: str) -> Fault:
     cure = f"The model was exchanged meanwhile. {EMBED_AGAIN}"
     return Fault(error=BadReply, what=what, cure=cure, exchanged=True)
-
-
-def _note_size(batch: Batch, took: float) -> None:
-    """A batch of this size went well; where all parts of a refused one did, it was refused for its size."""
-    sizing, texts, chars = batch.route.sizes.sizing, len(batch.items), batch.chars
-    sizing.texts.taken(texts)
-    sizing.chars.taken(chars)
-    sizing.lengths.taken(max(len(item.text) for item in batch.items))
-    if not batch.hedges:
-        batch.route.sizes.tuners[batch.kind].done(batch.number, batch.work, took)
-    whole = batch.whole
-    if whole is None or not whole.parts:
-        return
-    whole.parts -= 1
-    whole.texts = max(whole.texts, texts)
-    whole.chars = max(whole.chars, chars)
-    if not whole.parts:
-        cap = sizing.texts if whole.of == "texts" else sizing.chars
-        cap.inferred(whole.texts if whole.of == "texts" else whole.chars)

@@ -7,6 +7,8 @@ from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
+from embedwire._events.audience import Tell
+from embedwire._events.log import log
 from embedwire._http.embed import Visitor
 from embedwire._http.records import Fault, Vectors
 from embedwire._servers.agreement import Agreed, Terms, bare
@@ -17,6 +19,7 @@ from embedwire._servers.slots import Slots
 from embedwire._settings.options import Kind
 from embedwire._settings.servers import Hedge
 from embedwire._settings.settings import Form
+from embedwire.events import ServerSetAside
 from embedwire.exceptions import BadReply
 
 CALM = 60.0  # seconds after which a server that came back is well
@@ -136,6 +139,7 @@ class Pool:
         agreed: What is known of their model in this process; written here.
         terms: What counts as the same model.
         hedge: When a query goes to a second server.
+        tell: Told what happens to them.
     """
 
     def __init__(
@@ -145,7 +149,9 @@ class Pool:
         agreed: Agreed,
         terms: Terms,
         hedge: Hedge | None = None,
+        tell: Tell = log,
     ) -> None:
+        self.tell = tell
         self.several = len(routes) > 1
         state: State = "not met" if self.several else "in use"
         self.members = tuple(
@@ -237,6 +243,11 @@ class Pool:
         elif member.away is None:
             member.away = asyncio.get_running_loop().time()
         self.agreed.states[member.route.visitor.target, self.form.variant] = state, reason
+
+    def tell_aside(self, member: Member, why: str) -> None:
+        """Tells that a member is not in use."""
+        if member.state in ("set aside", "left out"):
+            self.tell(ServerSetAside(server=member.route.server, state=member.state, why=why))
 
     def identity(self, vectors: Vectors) -> tuple[str | None, str | None]:
         """Of which model vectors are: what their replies say, and of several servers what all were compared with."""

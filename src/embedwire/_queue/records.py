@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import numpy as np
 
+from embedwire._events.watch import Watch
 from embedwire._http.records import NEW, STRICT, Fault, History, Matrix
 from embedwire._http.vectors import normalized
 from embedwire._queue.pool import Member, Route
@@ -58,6 +59,7 @@ class Call:
         "rows",
         "texts",
         "timer",
+        "watch",
     )
 
     def __init__(
@@ -71,6 +73,7 @@ class Call:
         offset: int | None = None,
         normalize: bool = False,
         ledger: Ledger | None = None,
+        watch: Watch | None = None,
     ) -> None:
         self.lane = lane
         self.texts = texts
@@ -81,6 +84,7 @@ class Call:
         self.offset = offset  # index of the first text in the caller's list, where these are a part of one
         self.normalize = normalize
         self.ledger = Ledger() if ledger is None else ledger
+        self.watch = watch  # None where its client has no hooks
         self.timer: asyncio.TimerHandle | None = None
         self.open = True  # until it is over
         self.number = 0  # among those that ever were in its lane
@@ -303,6 +307,10 @@ class Batch:
             for call, row in item.rows():
                 callers.setdefault(call, row)
         return callers
+
+    def watches(self) -> dict[Watch, None]:
+        """Those of its callers whose clients have hooks."""
+        return {call.watch: None for call in self.callers() if call.watch is not None}
 
     def left(self) -> set[Call]:
         """The open calls that still wait for it."""

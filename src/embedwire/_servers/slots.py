@@ -42,12 +42,14 @@ class Slots:
         documents: Those of them that are held for documents.
         window: What the server can take after trouble.
         on_free: Called when a slot became free.
+        on_less: Called with the most in flight from now on, when the window shrank.
     """
 
     def __init__(self) -> None:
         self.in_flight = self.documents = 0
         self.window = Window()
         self.on_free: list[Callable[[], None]] = []
+        self.on_less: list[Callable[[int], None]] = []
         self._wishes: dict[object, Callable[[], Wish]] = {}
         self._waiting: dict[Kind, deque[asyncio.Future[None]]] = {"query": deque(), "document": deque()}
 
@@ -108,6 +110,14 @@ class Slots:
             if future.done() and not future.cancelled():
                 self.leave(kind)
             raise
+
+    def push_less(self, sent_at: int, most: int | None = None) -> None:
+        """The server had too much to do when the window was of this age; see `Window.overload`."""
+        age = self.window.age
+        self.window.overload(sent_at, self.in_flight, most=most)
+        if self.window.age != age:
+            for tell in self.on_less:
+                tell(self.window.allowed or 1)
 
     def leave(self, kind: Kind) -> None:
         """Somebody gave a slot back."""
@@ -172,12 +182,12 @@ class Slot:
 
     def overloaded(self) -> None:
         """The server has too much to do."""
-        self._slots.window.overload(self._age, self._slots.in_flight)
+        self._slots.push_less(self._age)
 
     def brought_down(self) -> None:
         """The server broke off; where several requests were on the wire, any of them may be the reason."""
         if self._slots.in_flight > 1:
-            self._slots.window.overload(self._age, self._slots.in_flight, most=1)
+            self._slots.push_less(self._age, most=1)
 
     def spare(self) -> None:
         """That nobody waits for the request any more will say nothing of the server: another one was quicker."""

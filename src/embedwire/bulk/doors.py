@@ -290,7 +290,7 @@ def _run(
     layout, rejects = _layout(job, form.suffix), Rejects(job.rejects)
     output = Output(layout, form, job.dtype, rejects, resume=job.resume, overwrite=job.overwrite)
     try:
-        identity = job.identity(own.__getstate__(), sources)
+        identity = job.identity(own._settings, sources)  # noqa: SLF001 - by which it is known again
         output.check(without_unknown(identity))
         run = Run(own, output, chunks, identity, total, rejects=rejects.wanted)
         if not output.complete:

@@ -2,11 +2,14 @@
 
 import os
 import sys
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from embedwire.cli.app import app
+
+if TYPE_CHECKING:
+    from embedwire.telemetry import OpenTelemetry
 
 
 @app.command()
@@ -60,6 +63,14 @@ def gateway(
     grace: Annotated[
         float, typer.Option(min=0, help="Seconds to finish what is under way when told to stop.")
     ] = 30.0,
+    otel: Annotated[
+        bool,
+        typer.Option(
+            "--otel",
+            help="Make OpenTelemetry's spans and metrics, and carry on the traces of clients. It needs the extra otel; "
+            "opentelemetry-instrument sets up where they go.",
+        ),
+    ] = False,
 ) -> None:
     """Put one OpenAI-compatible address in front of embedding servers, for every tool and process."""
     keys = api_key if api_key is not None else _keys_in_environment()
@@ -80,6 +91,7 @@ def gateway(
         )
     from embedwire.gateway import Limits, ServeError, To, run
 
+    hook = _telemetry() if otel else None
     try:
         run(
             To(
@@ -89,15 +101,26 @@ def gateway(
                 queued=max_queued,
                 same_model=same_model,
                 hedge=_hedge(hedge),
+                on_event=hook,
             ),
             host,
             port,
             api_keys=keys,
             limits=Limits(body=max_body * 2**20, texts=max_texts, queued=max_queued),
             grace=grace,
+            around=None if hook is None else hook.serving,
         )
     except ServeError as error:
         sys.exit(str(error))
+
+
+def _telemetry() -> "OpenTelemetry":
+    """What makes spans and metrics."""
+    try:
+        from embedwire.telemetry import OpenTelemetry
+    except ModuleNotFoundError as missing:
+        sys.exit(str(missing))
+    return OpenTelemetry()
 
 
 def _hedge(value: str | None) -> str | float | None:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from typing import TypeAlias
 
 from aiohttp import web
 from aiohttp.http_exceptions import ContentEncodingError
@@ -30,6 +31,9 @@ LEFT = 499  # the status, in the metrics, of a request whose client left before 
 _ROUTES = "POST /v1/embeddings, GET /v1/models, GET /health and GET /metrics"
 _EMBEDDINGS = ("/v1/embeddings", "/embeddings")
 _logger = logging.getLogger(__package__)
+
+# Around a request: its route and headers → what is told the status of its reply.
+Around: TypeAlias = Callable[[str, Mapping[str, str]], AbstractContextManager[Callable[[int], None]]]
 
 
 class Gateway:
@@ -216,7 +220,9 @@ class Gateway:
 GATEWAY = web.AppKey("gateway", Gateway)
 
 
-def create_app(to: To, *, api_keys: Sequence[str] = (), limits: Limits = DEFAULT) -> web.Application:
+def create_app(
+    to: To, *, api_keys: Sequence[str] = (), limits: Limits = DEFAULT, around: Around | None = None
+) -> web.Application:
     """Build the gateway.
 
     Args:
@@ -224,12 +230,14 @@ def create_app(to: To, *, api_keys: Sequence[str] = (), limits: Limits = DEFAULT
         api_keys: What `Authorization: Bearer` must carry one of, on every path but /health. Empty: no key is asked
             for.
         limits: What it takes.
+        around: What traces each request for vectors; None: nothing does.
 
     Raises:
         InputError: A URL or a number is wrong.
     """
     gateway = Gateway(to, limits)
-    guards = [errors_as_json(_ROUTES, limits.body, error_body, _logger)]
+    guards = [] if around is None else [_traced(around)]
+    guards.append(errors_as_json(_ROUTES, limits.body, error_body, _logger))
     if api_keys:
         guards.append(key_guard(api_keys))
     guards.append(_stop_guard(gateway))
@@ -247,6 +255,21 @@ def create_app(to: To, *, api_keys: Sequence[str] = (), limits: Limits = DEFAULT
     app.on_response_prepare.append(named(SERVER))
     app[GATEWAY] = gateway
     return app
+
+
+def _traced(around: Around) -> Middleware:
+    """Puts each request for vectors into something that traces it."""
+
+    @web.middleware
+    async def trace(request: web.Request, handler: Handler) -> web.StreamResponse:
+        if request.path not in _EMBEDDINGS:
+            return await handler(request)
+        with around(request.path, request.headers) as answered:
+            response = await handler(request)
+            answered(response.status)
+            return response
+
+    return trace
 
 
 def _stop_guard(gateway: Gateway) -> Middleware:

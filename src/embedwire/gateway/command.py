@@ -15,7 +15,7 @@ from aiohttp import web
 from embedwire._web.listening import ServeError, as_seen_by_clients, listen, to_stderr
 from embedwire._web.logs import wire_logger
 from embedwire.exceptions import InputError
-from embedwire.gateway.app import GATEWAY, Gateway, create_app
+from embedwire.gateway.app import GATEWAY, Around, Gateway, create_app
 from embedwire.gateway.limits import DEFAULT, Limits
 from embedwire.gateway.upstream import To
 
@@ -37,6 +37,7 @@ def run(
     api_keys: Sequence[str] = (),
     limits: Limits = DEFAULT,
     grace: float = 30.0,
+    around: Around | None = None,
     say: Say | None = None,
 ) -> None:
     """Serve until SIGINT or SIGTERM, then finish what is under way; a second signal ends the process at once.
@@ -48,6 +49,7 @@ def run(
         api_keys: See `create_app`.
         limits: What the gateway takes.
         grace: Seconds for what is under way when the gateway is told to stop.
+        around: See `create_app`.
         say: Takes the lines meant for a person. None: standard error.
 
     Raises:
@@ -55,7 +57,7 @@ def run(
     """
     say = say or to_stderr
     try:
-        app = create_app(to, api_keys=api_keys, limits=limits)
+        app = create_app(to, api_keys=api_keys, limits=limits, around=around)
     except InputError as error:
         raise ServeError(f"{str(error).replace('base_url', 'The URL', 1)}.") from None
     with listen(host, port) as listener:

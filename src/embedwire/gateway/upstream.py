@@ -14,6 +14,7 @@ import orjson
 
 from embedwire._clients.own import EmbeddingClient
 from embedwire._queue.usage import Ledger
+from embedwire._settings.hooks import OnEvent
 from embedwire._settings.options import ByKind, Timeouts
 from embedwire._settings.settings import Settings
 from embedwire.gateway.asked import Asked, Variant
@@ -52,6 +53,7 @@ class To:
         queued: Most texts that may wait.
         same_model: As of a client, for several servers.
         hedge: The same.
+        on_event: The same.
     """
 
     urls: Sequence[str]
@@ -60,6 +62,7 @@ class To:
     queued: int = 200_000
     same_model: float | None = None
     hedge: str | float | None = None
+    on_event: OnEvent = None
 
 
 class CountingClient(EmbeddingClient):
@@ -153,4 +156,5 @@ class Upstream:
             max_queued=self._to.queued,
             same_model=self._to.same_model,
             hedge=self._to.hedge,
+            on_event=self._to.on_event,
         )

@@ -19,12 +19,15 @@ from llama_index.core.instrumentation.span_handlers import SimpleSpanHandler
 from llama_index_instrumentation import get_dispatcher
 from pydantic import Field
 
+from embedwire import EmbeddingClient
+from embedwire.events import CallFinished, Event, RequestFinished, RequestRepeated
 from embedwire.testing import EmbeddingServer
 from tests.server.secrets.marked import (
     ASYNC_DOORS,
     DOORS,
     KEY,
     KINDS,
+    RETRIES,
     SYNC_DOORS,
     Make,
     call,
@@ -95,6 +98,20 @@ class TestObjects:
         assert shown_by_objects() == set()
         under_way.cancel()
         await asyncio.gather(under_way, return_exceptions=True)
+
+    @pytest.mark.parametrize("door", DOORS)
+    async def test_show_nothing_in_events(self, door: str, make: Make, server: EmbeddingServer) -> None:
+        """No event of a call that goes well, is sent again, or fails has a secret, although the server repeats all."""
+        told: list[Event] = []
+        client = make(door, on_event=told.append, **RETRIES)
+        await knock(client, door)
+        for status in (400, 413, 429, 500, 503):
+            server.script = refusal(status, "input is too large")
+            await failing(client, door)
+        await (client.close() if isinstance(client, EmbeddingClient) else client.aclose())
+        kinds = {type(event) for event in told}
+        assert {CallFinished, RequestFinished, RequestRepeated} <= kinds
+        assert secrets_in(repr(told)) == []
 
     @pytest.mark.parametrize("kind", ["EmbedwireEmbeddings", "EmbedwireEmbedding"])
     async def test_show_nothing_in_dumps(self, kind: str, make: Make) -> None:
