@@ -103,7 +103,8 @@ class Engine:
         Raises:
             Overloaded: The queue is full.
         """
-        watch = self._watch(texts, kind, begun) if self._ears else None
+        served = self._pools[kind].members[0].route.model.served
+        watch = _watch_of(self._settings, self._ears, texts, kind, begun, served) if self._ears else None
         asked = Asked(begun, offset, ledger or self._ledger, watch)
         if self._settings.too_long == "raise":
             self._submit(texts, kind, future, self._settings.max_queued, asked)
@@ -115,10 +116,6 @@ class Engine:
             return self._fitting(texts, kind, asked).run(error)
 
         fit_or_hand_on(whole, future, run, self._fittings, asked.watch)
-
-    def _watch(self, texts: list[str], kind: Kind, begun: float) -> Watch:
-        served = self._pools[kind].members[0].route.model.served
-        return _watch_of(self._settings, self._ears, texts, kind, begun=begun, model=served)
 
     def _fitting(self, texts: list[str], kind: Kind, asked: Asked) -> Fitting:
         settings = self._settings
@@ -252,13 +249,7 @@ class Engine:
 
 
 def _watch_of(
-    settings: Settings,
-    ears: tuple[Ear, ...],
-    texts: list[str],
-    kind: Kind,
-    *,
-    begun: float,
-    model: str | None,
+    settings: Settings, ears: tuple[Ear, ...], texts: list[str], kind: Kind, begun: float, model: str | None
 ) -> Watch:
     """What tells hooks of a call, which embeds with this model where the user named none."""
     form = settings.form_of(kind)
