@@ -93,9 +93,9 @@ async def gateways() -> AsyncIterator[Start]:
     async with aiohttp.ClientSession() as session:
 
         async def start(
-            *urls: str, api_keys: Sequence[str] = (), limits: Limits = FEW, **options: Any
+            *urls: str, api_keys: Sequence[str] = (), limits: Limits = FEW, around: Any = None, **options: Any
         ) -> Client:
-            app = create_app(To(urls=urls, **options), api_keys=api_keys, limits=limits)
+            app = create_app(To(urls=urls, **options), api_keys=api_keys, limits=limits, around=around)
             runner = runner_of(app)
             runners.append(runner)
             await runner.setup()

@@ -44,9 +44,10 @@ from embedwire.events import (
     SessionOpened,
 )
 from embedwire.testing import Answer, EmbeddingServer, Gate
-from tests.helpers import copies, numbered, pickled, right
+from tests.helpers import copies, finish, needs_fork, numbered, pickled, right
 from tests.server.doors import Open, own, shared
 from tests.server.fleet import client_of, fleet
+from tests.server.scripts import Script
 
 E = TypeVar("E", bound=Event)
 seen: list[Event] = []
@@ -552,6 +553,46 @@ class TestArguments:
         ):
             pickle.dumps(client)
         assert pickled(SharedEmbeddingClient("http://localhost:8080")) == client
+
+
+class TestProcesses:
+    """A fork, and the end of a process."""
+
+    @needs_fork
+    def test_a_forked_child(self, script: Script) -> None:
+        """It tells its own calls, and none of the parent's, in a thread of its own."""
+        process = script("""
+            told = []
+            client = make(on_event=lambda event: told.append((os.getpid(), type(event).__name__, event)))
+            client.embed(texts("before"))
+            child = os.fork()
+            mine = len(told)
+            client.embed(["a", "b", "c"])
+            client.close()
+            calls = [event.texts for pid, name, event in told[mine:] if name == "CallFinished"]
+            assert {pid for pid, _, _ in told[mine:]} == {os.getpid()}
+            assert calls in ([3], [60, 3]) if child else calls == [3], calls
+            if child:
+                assert os.waitpid(child, 0)[1] == 0
+            else:
+                os._exit(0)
+            """)
+        finish(process)
+
+    def test_the_end(self, script: Script) -> None:
+        """What happened is told before the process ends, where the hook is quick enough; a hook that hangs is left."""
+        process = script("""
+            import time
+
+            def slow(event):
+                time.sleep(0.05)
+                if type(event).__name__ == "CallFinished":
+                    print("told")
+
+            client = make(on_event=[slow, lambda event: threading.Event().wait()])
+            client.embed(["a"])
+            """)
+        assert finish(process) == "told\n"
 
 
 def test_events_are_frozen_records() -> None:
