@@ -39,8 +39,10 @@ from embedwire import (
     UsageError,
     __version__,
 )
+from embedwire.events import Event, RequestFinished
 from embedwire.langchain import EmbedwireEmbeddings
 from embedwire.llama_index import EmbedwireEmbedding
+from embedwire.telemetry import OpenTelemetry
 from embedwire.testing import Answer, EmbeddingServer, Request, is_vector_of, vector
 
 if TYPE_CHECKING:
@@ -354,3 +356,20 @@ async def testing() -> None:
         assert_type(server.requests, list[Request])
     assert_type(vector("text", 8), list[float])
     assert_type(is_vector_of([0.5], "text"), bool)
+
+
+def note(event: Event) -> None:
+    """A hook."""
+    if isinstance(event, RequestFinished):
+        assert_type(event.seconds, float)
+        assert_type(event.tokens, int | None)
+        assert_type(event.error, str | None)
+
+
+def hooks() -> None:
+    """Functions that are told what happens."""
+    EmbeddingClient(URL, on_event=note)
+    SharedEmbeddingClient(URL, on_event=[note, print, OpenTelemetry()])
+    EmbedwireEmbeddings(URL, on_event=OpenTelemetry(provider="vllm"))
+    EmbedwireEmbedding(URL, on_event=note)
+    SharedEmbeddingClient(URL, on_event="print")  # type: ignore[arg-type]

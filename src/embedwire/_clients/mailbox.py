@@ -98,6 +98,7 @@ class Mailbox:
                 with self._lock:
                     if self._idle:
                         self._runs = self._idle = False
+                        self._thread = None  # another thread may get its number
                         return
                 self._wake.acquire()  # something came in this very moment
 

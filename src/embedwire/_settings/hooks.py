@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import pickle
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
 
 from embedwire._settings.checks import shown
@@ -12,7 +12,7 @@ from embedwire.events import Event
 from embedwire.exceptions import InputError
 
 Hook: TypeAlias = Callable[[Event], object]
-OnEvent: TypeAlias = Hook | Iterable[Hook] | None
+OnEvent: TypeAlias = Hook | Sequence[Hook] | None
 
 
 class Hooks(tuple[Hook, ...]):
