@@ -43,7 +43,7 @@ from embedwire.events import (
     ServerTakenBack,
     SessionOpened,
 )
-from embedwire.testing import Answer, EmbeddingServer, Gate
+from embedwire.testing import Answer, EmbeddingServer, Gate, Request
 from tests.helpers import copies, finish, needs_fork, numbered, pickled, right
 from tests.server.doors import Open, own, shared
 from tests.server.fleet import client_of, fleet
@@ -280,12 +280,18 @@ class TestTrouble:
     async def test_long_texts_are_one_call(self, how: str, here: EmbeddingServer) -> None:
         """A call whose texts are too long is one call, over when all of them have their vectors."""
         told: list[Event] = []
+
+        def script(request: Request) -> Answer | None:
+            most = max(map(len, request.texts), default=0)
+            return Answer.too_large(most, 500) if most > 500 else None
+
+        here.script = script
         async with own(here, too_long=how, on_event=told.append) as client:
-            await client.embed(["short", "long " * 2000])
+            await client.embed(["short", "long " * 200])
         (started,), (finished,) = of(CallStarted, told), of(CallFinished, told)
         assert started.call == finished.call
         assert (finished.outcome, finished.texts, finished.embedded) == ("done", 2, 2)
-        assert finished.requests == len(here.batches)
+        assert finished.requests == len(of(RequestFinished, told)) == len(here.requests) > 1
         assert {call for event in of(RequestFinished, told) for call in event.calls} == {started.call}
 
 

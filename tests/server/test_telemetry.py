@@ -14,7 +14,7 @@ import pytest
 
 from embedwire import RequestError, RetryPolicy, SharedEmbeddingClient
 from embedwire.langchain import EmbedwireEmbeddings
-from embedwire.testing import Answer, EmbeddingServer, Gate
+from embedwire.testing import Answer, EmbeddingServer, Gate, Request
 from tests.helpers import numbered, pickled, right
 from tests.server.doors import Open, own, shared
 from tests.server.fleet import client_of, fleet
@@ -86,6 +86,12 @@ def telemetry() -> Iterator[Telemetry]:
     meters.shutdown()
 
 
+def too_long(request: Request) -> Answer | None:
+    """A server that takes no text of more than 500 characters."""
+    most = max(map(len, request.texts), default=0)
+    return Answer.too_large(most, 500) if most > 500 else None
+
+
 def address(server: EmbeddingServer) -> dict[str, Any]:
     """What a span says of where it went."""
     port = int(server.url.rpartition(":")[2])
@@ -132,6 +138,27 @@ class TestSpans:
         assert {span.context.trace_id for span in telemetry.spans} == {caller.get_span_context().trace_id}
         assert call.status.status_code is request.status.status_code is StatusCode.UNSET
         assert call.links == request.links == ()
+
+    async def test_a_stream(self, open_doors: Open, telemetry: Telemetry) -> None:
+        """Each piece of a stream is a span under that of who reads it."""
+        doors = open_doors(on_event=telemetry.hook, batch_size=4)
+        with telemetry.tracer.start_as_current_span("a caller") as caller:
+            await doors.pieces(numbered(10))
+        await doors.close()
+        assert [span.parent and span.parent.span_id for span in telemetry.calls] == [
+            caller.get_span_context().span_id
+        ] * 3
+
+    @pytest.mark.parametrize("how", ["truncate", "average"])
+    async def test_long_texts(self, how: str, here: EmbeddingServer, telemetry: Telemetry) -> None:
+        """A call whose texts are cut or divided is one span, and all its requests are under it."""
+        here.script = too_long
+        async with own(here, too_long=how, on_event=telemetry.hook) as client:
+            await client.embed(["long " * 200])
+        (call,) = telemetry.calls
+        assert len(telemetry.requests) == len(here.requests) > 1
+        assert {span.parent and span.parent.span_id for span in telemetry.requests} == {call.context.span_id}
+        assert call.status.status_code is StatusCode.UNSET
 
     async def test_times(self, server: EmbeddingServer, telemetry: Telemetry) -> None:
         """Spans have the times at which things happened, however late the hook hears of them."""
