@@ -116,7 +116,7 @@ class Sweep:
         self._options, self._pool = options, pool
         self._show: Show = lambda _: None
         self._client = options.client()
-        targets = self._client.__getstate__().fleet.visited().targets
+        targets = self._client._settings.fleet.visited().targets  # noqa: SLF001 - asks nothing
         if len(targets) > 1:
             raise InputError(
                 "sizes are those of one server; name one of them, and tune the others one after another"
