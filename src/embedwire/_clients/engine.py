@@ -17,7 +17,7 @@ from typing import Any
 from embedwire._clients.fitting import Fitting, fit_or_hand_on
 from embedwire._clients.origin import Unused, leave, origins_of
 from embedwire._events.audience import Ear
-from embedwire._events.watch import Watch
+from embedwire._events.heard import Heard
 from embedwire._http.messages import to_error
 from embedwire._http.records import Fault, Matrix, Refused
 from embedwire._queue.records import Call, Future
@@ -35,7 +35,7 @@ class Asked:
     begun: float
     offset: int | None
     ledger: Ledger
-    watch: Watch | None
+    heard: Heard | None
 
 
 class Engine:
@@ -104,8 +104,8 @@ class Engine:
             Overloaded: The queue is full.
         """
         served = self._pools[kind].members[0].route.model.served
-        watch = _watch_of(self._settings, self._ears, texts, kind, begun, served) if self._ears else None
-        asked = Asked(begun, offset, ledger or self._ledger, watch)
+        heard = _watch_of(self._settings, self._ears, texts, kind, begun, served) if self._ears else None
+        asked = Asked(begun, offset, ledger or self._ledger, heard)
         if self._settings.too_long == "raise":
             self._submit(texts, kind, future, self._settings.max_queued, asked)
             return
@@ -115,7 +115,7 @@ class Engine:
         def run(error: RequestError) -> Coroutine[Any, Any, Matrix]:
             return self._fitting(texts, kind, asked).run(error)
 
-        fit_or_hand_on(whole, future, run, self._fittings, asked.watch)
+        fit_or_hand_on(whole, future, run, self._fittings, asked.heard)
 
     def _fitting(self, texts: list[str], kind: Kind, asked: Asked) -> Fitting:
         settings = self._settings
@@ -156,7 +156,7 @@ class Engine:
             offset=asked.offset,
             normalize=settings.normalize,
             ledger=asked.ledger,
-            watch=asked.watch,
+            heard=asked.heard,
         )
         self._calls[future] = call
         # Which does not hold the call: only the garbage collector would free the two.
@@ -250,10 +250,10 @@ class Engine:
 
 def _watch_of(
     settings: Settings, ears: tuple[Ear, ...], texts: list[str], kind: Kind, begun: float, model: str | None
-) -> Watch:
+) -> Heard:
     """What tells hooks of a call, which embeds with this model where the user named none."""
     form = settings.form_of(kind)
-    return Watch(
+    return Heard(
         ears,
         begun=begun,
         server=settings.fleet.names,

@@ -13,7 +13,7 @@ import numpy as np
 
 from embedwire._clients.shortening import Shortening, gathered, off_loop
 from embedwire._events.audience import Tell
-from embedwire._events.watch import Watch
+from embedwire._events.heard import Heard
 from embedwire._http.messages import to_error
 from embedwire._http.records import Matrix
 from embedwire._queue.outcomes import other_width
@@ -177,7 +177,7 @@ def fit_or_hand_on(
     future: Future,
     run: Callable[[RequestError], Coroutine[Any, Any, Matrix]],
     tasks: set[asyncio.Task[Matrix]],
-    watch: Watch | None = None,
+    heard: Heard | None = None,
 ) -> None:
     """Gives a call's vectors to a future; where a text was refused, what is made of that.
 
@@ -186,18 +186,18 @@ def fit_or_hand_on(
         future: The caller's.
         run: The call's error → its vectors.
         tasks: Where what runs is kept.
-        watch: Tells hooks how the call ended.
+        heard: Tells hooks how the call ended.
     """
     loop = whole.get_loop()
 
     def done(whole: asyncio.Future[Matrix]) -> None:
         if whole.cancelled() or not isinstance(error := whole.exception(), RequestError) or future.done():
-            _hand_on(whole, future, watch)
+            _hand_on(whole, future, heard)
             return
         task = loop.create_task(run(error))
         tasks.add(task)
         task.add_done_callback(tasks.discard)
-        task.add_done_callback(lambda task: _hand_on(task, future, watch))
+        task.add_done_callback(lambda task: _hand_on(task, future, heard))
         _cancel_with(future, task)
 
     whole.add_done_callback(done)
@@ -215,11 +215,11 @@ def _cancel_with(future: Future, work: asyncio.Future[Matrix]) -> None:
     future.add_done_callback(cancel)
 
 
-def _hand_on(work: asyncio.Future[Matrix], future: Future, watch: Watch | None) -> None:
+def _hand_on(work: asyncio.Future[Matrix], future: Future, heard: Heard | None) -> None:
     """Ends a future as some work ended; before that hooks are told."""
-    if watch is not None:
+    if heard is not None:
         cancelled = work.cancelled() or future.cancelled()
-        watch.finish(None if cancelled else work.exception(), cancelled=cancelled)
+        heard.finish(None if cancelled else work.exception(), cancelled=cancelled)
     with contextlib.suppress(asyncio.InvalidStateError, concurrent.futures.InvalidStateError):
         if work.cancelled():
             future.cancel()

@@ -13,7 +13,7 @@ from typing import Literal, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from embedwire._events.watch import Watch
+from embedwire._events.heard import Heard
 from embedwire._http.fields import NOTHING, Spoken
 from embedwire._servers.facts import ModelFacts
 from embedwire._settings.options import Kind
@@ -78,7 +78,7 @@ def never() -> bool:
     return False
 
 
-def nobody() -> Collection[Watch]:
+def nobody() -> Collection[Heard]:
     """No hook is told."""
     return ()
 
@@ -117,7 +117,7 @@ class Job:
     suspicious: Callable[[], bool] = never
     history: History = NEW
     elsewhere: Callable[[], bool] = never
-    callers: Callable[[], Collection[Watch]] = nobody
+    callers: Callable[[], Collection[Heard]] = nobody
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

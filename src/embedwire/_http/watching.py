@@ -9,7 +9,7 @@ from typing import Any
 
 from embedwire._events.audience import Ear
 from embedwire._events.log import log
-from embedwire._events.watch import Watch, ears_of
+from embedwire._events.heard import Heard, ears_of
 from embedwire._http.records import Fault, Job
 from embedwire.events import RequestFinished, RequestStarted
 
@@ -32,7 +32,7 @@ class Watching:
         self._characters = sum(map(len, job.texts))
         self._attempt = self._number = 0
         self._begun = 0.0
-        self._watches: dict[Watch, None] = {}
+        self._watches: dict[Heard, None] = {}
 
     def begin(self, in_flight: int) -> Mapping[str, str]:
         """A request goes out, one of so many; further headers for it."""
@@ -78,13 +78,13 @@ class Watching:
 
     def _join(self) -> None:
         """Calls may join while a request is under way; those that have left are told of its end all the same."""
-        for watch in self._job.callers():
-            if watch not in self._watches:
-                self._watches[watch] = None
-                watch.sent(self._begun, self._model)
+        for heard in self._job.callers():
+            if heard not in self._watches:
+                self._watches[heard] = None
+                heard.sent(self._begun, self._model)
 
     def _calls(self) -> tuple[int, ...]:
-        return tuple(watch.number for watch in self._watches)
+        return tuple(heard.number for heard in self._watches)
 
     def _end(
         self,

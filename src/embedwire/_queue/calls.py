@@ -8,7 +8,7 @@ import contextlib
 import copy
 from collections.abc import Callable, Collection, Iterable, Iterator
 
-from embedwire._events.watch import Watch
+from embedwire._events.heard import Heard
 from embedwire._http.messages import to_error
 from embedwire._http.records import Fault, Matrix
 from embedwire._queue.lane import Lane
@@ -46,7 +46,7 @@ class Calls:
         return list(self._open)
 
     def check_room(
-        self, kind: Kind, texts: int, max_queued: int, pool: Pool, watch: Watch | None = None
+        self, kind: Kind, texts: int, max_queued: int, pool: Pool, heard: Heard | None = None
     ) -> None:
         """Raises Overloaded where so many more texts may not wait; those of a call that meets an empty queue may."""
         if self.texts[kind] and self.texts[kind] + texts > max_queued:
@@ -54,8 +54,8 @@ class Calls:
                 f"{self.texts[kind]} texts wait for {pool.servers}, and {texts} more "
                 f"would go over max_queued={max_queued}. Send fewer at once, or raise max_queued=."
             )
-            if watch is not None:
-                watch.finish(full)
+            if heard is not None:
+                heard.finish(full)
             raise full
 
     def begin(self, call: Call) -> None:
@@ -229,8 +229,8 @@ def _another(error: Exception) -> Exception:
 
 def _end(call: Call, matrix: Matrix | None = None, error: BaseException | None = None) -> None:
     """Ends a call's future; before that the hooks of its client are told."""
-    if call.watch is not None:
-        call.watch.ended(error, cancelled=matrix is None and error is None)
+    if call.heard is not None:
+        call.heard.ended(error, cancelled=matrix is None and error is None)
     _resolve(call.future, matrix, error)
 
 

@@ -11,7 +11,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Collection, Iterable
 from functools import partial
 
-from embedwire._events.watch import Watch
+from embedwire._events.heard import Heard
 from embedwire._http.records import Job, Refused, never, nobody
 from embedwire._queue.calls import Calls, Steps
 from embedwire._queue.lane import KINDS, Lane
@@ -64,7 +64,7 @@ class Dispatcher:
         offset: int | None = None,
         normalize: bool = False,
         ledger: Ledger | None = None,
-        watch: Watch | None = None,
+        heard: Heard | None = None,
     ) -> Call:
         """Queues a call; its matrix, or its error, comes with ``future``.
 
@@ -78,12 +78,12 @@ class Dispatcher:
             offset: Index of the first text in the caller's list, if these are a part of one.
             normalize: Bring each vector to unit length.
             ledger: Adds up what the caller's client had embedded.
-            watch: Tells its hooks; None where it has none.
+            heard: Tells its hooks; None where it has none.
 
         Raises:
             Overloaded: There is no room.
         """
-        self._calls.check_room(kind, len(texts), max_queued, pool, watch)
+        self._calls.check_room(kind, len(texts), max_queued, pool, heard)
         pool.wake()
         lane = self._lanes.get(pool)
         if lane is None:
@@ -98,7 +98,7 @@ class Dispatcher:
             offset=offset,
             normalize=normalize,
             ledger=ledger,
-            watch=watch,
+            heard=heard,
         )
         self._calls.begin(call)
         self._several.begin(pool)

@@ -98,7 +98,7 @@ class Lane:
         if not start:
             call.number = self._numbers = self._numbers + 1
             self._numbered[call.number] = call
-            self.watched = self.watched or call.watch is not None
+            self.watched = self.watched or call.heard is not None
         for place, text in enumerate(call.texts[start : start + most], call.number * ROWS + start):
             there = known.setdefault(text, place)
             items.append(None if there is place else self._join(call, place, text, there))

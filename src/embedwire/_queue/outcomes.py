@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from embedwire._events.audience import tell
-from embedwire._events.watch import ears_of
+from embedwire._events.heard import ears_of
 from embedwire._http.records import Action, Fault, Matrix, Refused, Vectors
 from embedwire._http.reply import EMBED_AGAIN
 from embedwire._http.steps import Work
@@ -75,8 +75,8 @@ def _count(call: Call, batch: Batch, vectors: Vectors, texts: int, chars: int, s
     ledger.sent(vectors.sent - before + batch.hedges, share, again=before > 0)
     texts, chars = (texts, chars) if call.open else (0, 0)
     ledger.embedded(texts, chars, vectors.tokens, vectors.seconds, share)
-    if call.watch is not None:
-        call.watch.embedded(texts, None if vectors.tokens is None else vectors.tokens * share, vectors.model)
+    if call.heard is not None:
+        call.heard.embedded(texts, None if vectors.tokens is None else vectors.tokens * share, vectors.model)
     ledger.model = vectors.model or ledger.model
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import numpy as np
 
-from embedwire._events.watch import Watch
+from embedwire._events.heard import Heard
 from embedwire._http.records import NEW, STRICT, Fault, History, Matrix
 from embedwire._http.vectors import normalized
 from embedwire._queue.pool import Member, Route
@@ -59,7 +59,7 @@ class Call:
         "rows",
         "texts",
         "timer",
-        "watch",
+        "heard",
     )
 
     def __init__(
@@ -73,7 +73,7 @@ class Call:
         offset: int | None = None,
         normalize: bool = False,
         ledger: Ledger | None = None,
-        watch: Watch | None = None,
+        heard: Heard | None = None,
     ) -> None:
         self.lane = lane
         self.texts = texts
@@ -84,7 +84,7 @@ class Call:
         self.offset = offset  # index of the first text in the caller's list, where these are a part of one
         self.normalize = normalize
         self.ledger = Ledger() if ledger is None else ledger
-        self.watch = watch  # None where its client has no hooks
+        self.heard = heard  # None where its client has no hooks
         self.timer: asyncio.TimerHandle | None = None
         self.open = True  # until it is over
         self.number = 0  # among those that ever were in its lane
@@ -308,9 +308,9 @@ class Batch:
                 callers.setdefault(call, row)
         return callers
 
-    def watches(self) -> dict[Watch, None]:
+    def watches(self) -> dict[Heard, None]:
         """Those of its callers whose clients have hooks."""
-        return {call.watch: None for call in self.callers() if call.watch is not None}
+        return {call.heard: None for call in self.callers() if call.heard is not None}
 
     def left(self) -> set[Call]:
         """The open calls that still wait for it."""

@@ -14,7 +14,7 @@ from embedwire.events import CallFinished, CallStarted
 _numbers = itertools.count(1)
 
 
-class Watch:
+class Heard:
     """One call whose client has hooks; the calls that it is made of share it. Written by `_events`.
 
     Its state is when its first text was sent, what came of its texts so far, and whether it is over.
@@ -117,6 +117,6 @@ class Watch:
             ear.tell(event)
 
 
-def ears_of(watches: Iterable[Watch]) -> list[Ear]:
+def ears_of(watches: Iterable[Heard]) -> list[Ear]:
     """Who is told of what several calls share, each once."""
-    return list(dict.fromkeys(ear for watch in watches for ear in watch.ears))
+    return list(dict.fromkeys(ear for heard in watches for ear in heard.ears))
