@@ -8,7 +8,15 @@ from embedwire._clients.own import EmbeddingClient
 from embedwire._clients.shared import SharedEmbeddingClient
 from embedwire._queue.usage import Usage
 from embedwire._servers.known import ServerInfo
-from embedwire._settings.options import BatchLimits, ByKind, Prompts, RateLimit, RetryPolicy, Timeouts
+from embedwire._settings.options import (
+    BatchLimits,
+    ByKind,
+    Prompts,
+    RateLimit,
+    RetryPolicy,
+    Timeouts,
+    VectorCache,
+)
 from embedwire._settings.servers import Server
 from embedwire._version import __version__
 from embedwire.exceptions import (
@@ -54,5 +62,6 @@ __all__ = [
     "Timeouts",
     "Usage",
     "UsageError",
+    "VectorCache",
     "__version__",
 ]

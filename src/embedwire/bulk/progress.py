@@ -53,6 +53,8 @@ def words(progress: Progress) -> list[str]:
         said.append(f"{progress.rejects:,} rejected")
     if progress.tokens is not None:
         said.append(f"{short(progress.tokens)} tokens")
+    if progress.cached:
+        said.append(f"{short(progress.cached)} from the cache")
     if progress.repeats:
         said.append(f"{short(progress.repeats)} repeats")
     return said
@@ -93,6 +95,8 @@ def summary(report: Report, out: str, rejects: str | None) -> str:
         parts.append(f"{report.rejects:,} rejected{f' (see {rejects})' if rejects else ''}")
     if report.repeats:
         parts.append(f"{report.repeats:,} repeats of a text")
+    if report.usage.cached:
+        parts.append(f"{report.usage.cached:,} from the cache")
     if report.usage.tokens is not None:
         parts.append(f"{report.usage.tokens:,} tokens")
     rate = f" ({new / report.seconds:,.0f} rows/s)" if report.seconds > 0 else ""

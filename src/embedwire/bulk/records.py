@@ -172,6 +172,7 @@ class Progress:
         resumed: Those of earlier runs.
         rejects: Rows that got no vector.
         repeats: Rows of this run whose text it had embedded before.
+        cached: Texts of this run whose vector came from the client's cache.
         rate: Rows per second lately.
         tokens: That the server counted in this run; None where it tells none.
         fraction: Of the input that is done, 0 to 1; None where its size is not known.
@@ -184,6 +185,7 @@ class Progress:
     resumed: int = 0
     rejects: int = 0
     repeats: int = 0
+    cached: int = 0
     rate: float = 0.0
     tokens: int | None = None
     fraction: float | None = None
