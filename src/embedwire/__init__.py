@@ -5,6 +5,7 @@ loop. Drop-in adapters: `embedwire.langchain.EmbedwireEmbeddings`, `embedwire.ll
 """
 
 from embedwire._clients.own import EmbeddingClient
+from embedwire._clients.progress import Progress
 from embedwire._clients.shared import SharedEmbeddingClient
 from embedwire._queue.usage import Usage
 from embedwire._servers.known import ServerInfo
@@ -48,6 +49,7 @@ __all__ = [
     "EmbedwireError",
     "InputError",
     "Overloaded",
+    "Progress",
     "Prompts",
     "RateLimit",
     "RequestError",

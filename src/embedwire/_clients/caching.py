@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from embedwire._clients.cache import Found, continues, place_of, store_of
+from embedwire._clients.progress import Watch
 from embedwire._clients.served import Served
 from embedwire._clients.shortening import off_loop
 from embedwire._http.records import Matrix
@@ -30,12 +31,14 @@ class Asked:
         part: Where the texts stand in his list; None: they are all of it.
         ledger: Where it is counted.
         calls: Gets the calls that are made of it.
+        watch: Looks how far it is.
     """
 
     begun: float
     part: Part | None
     ledger: Ledger
     calls: list[Call] | None = None
+    watch: Watch | None = None
 
 
 class Caching:
@@ -96,9 +99,13 @@ class Caching:
         found = await self._store.look(self._place(kind, model), texts, self._served.named(kind))
         if found.matrix is None:
             return await self._fresh(texts, kind, replace(asked, calls=[]), model)
+        if asked.watch is not None:
+            asked.watch.cached = len(found.rows)
         if len(found.rows) < len(texts):
             matrix = await self._completed(found, texts, kind, replace(asked, calls=[]), model)
             if matrix is None:
+                if asked.watch is not None:
+                    asked.watch.begin_anew()
                 return await self._fresh(texts, kind, replace(asked, calls=[]), model)
         asked.ledger.cached += len(found.rows)
         return found.matrix

@@ -18,6 +18,7 @@ from typing import Any
 from embedwire._clients.caching import Asked, Caching
 from embedwire._clients.fitting import Fitting, fit_or_hand_on, hand_on_from
 from embedwire._clients.origin import Unused, leave, origins_of
+from embedwire._clients.progress import Watch
 from embedwire._clients.readiness import until_ready
 from embedwire._http.records import Matrix
 from embedwire._queue.records import Call, Future, Part
@@ -83,6 +84,7 @@ class Engine:
         begun: float,
         offset: int | None = None,
         ledger: Ledger | None = None,
+        watch: Watch | None = None,
     ) -> None:
         """Queues a call; ``future`` gets its matrix, or its error. What a cache has is not sent.
 
@@ -93,12 +95,13 @@ class Engine:
             begun: When the caller called, by `time.monotonic`: the deadline counts from then.
             offset: Index of the first text in the caller's list, if they are a part of one.
             ledger: Adds up what this call takes; None: the client's.
+            watch: Looks how far it is.
 
         Raises:
             Overloaded: The queue is full.
         """
         part = None if offset is None else Part(range(offset, offset + len(texts)))
-        asked = Asked(begun, part, ledger or self._ledger)
+        asked = Asked(begun, part, ledger or self._ledger, watch=watch)
         if self._caching is None:
             self._send(texts, kind, future, asked)
         else:
@@ -133,7 +136,7 @@ class Engine:
             if self._released:
                 raise UsageError(CLOSED)
             future: asyncio.Future[Matrix] = self._loop.create_future()
-            part = replace(asked, part=Part((index,)))
+            part = replace(asked, part=Part((index,)), watch=None)
             self._submit([text], kind, future, sys.maxsize, part)  # its text was let in before
             vector: Matrix = (await future)[0]
             return vector
@@ -168,6 +171,8 @@ class Engine:
         self._calls[future] = call
         if asked.calls is not None:
             asked.calls.append(call)
+        if asked.watch is not None:
+            asked.watch.calls.append(call)
         # Which does not hold the call: only the garbage collector would free the two.
         future.add_done_callback(self._done)
 
