@@ -40,6 +40,13 @@ class Asked:
     calls: list[Call] | None = None
     watch: Watch | None = None
 
+    def made(self, call: Call) -> None:
+        """A call was made of it."""
+        if self.calls is not None:
+            self.calls.append(call)
+        if self.watch is not None:
+            self.watch.calls.append(call)
+
 
 class Caching:
     """The calls of one client with a cache. It has no state of its own.

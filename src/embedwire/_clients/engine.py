@@ -169,10 +169,7 @@ class Engine:
             ledger=asked.ledger,
         )
         self._calls[future] = call
-        if asked.calls is not None:
-            asked.calls.append(call)
-        if asked.watch is not None:
-            asked.watch.calls.append(call)
+        asked.made(call)
         # Which does not hold the call: only the garbage collector would free the two.
         future.add_done_callback(self._done)
 

@@ -202,14 +202,8 @@ class EmbeddingClient(Client):
 
         def submit(texts: list[str], start: int) -> asyncio.Future[NDArray[np.float32]]:
             future: asyncio.Future[NDArray[np.float32]] = asyncio.get_running_loop().create_future()
-            engine = self._engine_here()
-            engine.submit(
-                with_prompt(texts, kind, self._settings.prompts),
-                kind,
-                future,
-                begun=time.monotonic(),
-                offset=start,
-            )
+            texts = with_prompt(texts, kind, self._settings.prompts)
+            self._engine_here().submit(texts, kind, future, begun=time.monotonic(), offset=start)
             return future
 
         return Feed(sizes_of(self._settings, kind), submit)
