@@ -467,8 +467,9 @@ class TestErrors:
 
     async def test_a_deadline(self, here: EmbeddingServer, path: Path) -> None:
         """What the cache had is among what was done when the deadline passes."""
-        async with own(here, cache=path, deadline=0.3) as client:
+        async with own(here, cache=path) as client:
             await client.embed(TEXTS)
+        async with own(here, cache=path, deadline=0.5) as client:
             with here.hold(), pytest.raises(DeadlineExceeded) as caught:
                 await client.embed(["new", *TEXTS])
         assert caught.value.index == 0
@@ -751,6 +752,27 @@ class TestProcesses:
         """
         assert finish(script(code)) == f"{[0] * 8}\n"
         assert rows(path, "PRAGMA integrity_check") == [("ok",)]
+
+    @pytest.mark.parametrize("how", ["spawn", pytest.param("fork", marks=needs_fork)])
+    def test_a_process_of_multiprocessing(
+        self, how: str, server: EmbeddingServer, path: Path, script: Script
+    ) -> None:
+        """What such a process brought just before its end, without `atexit`, is there too."""
+        code = f"""
+            import multiprocessing
+            def work(number):
+                client = make(cache={str(path)!r})
+                assert right(client.embed(texts(number, 3)), texts(number, 3))
+                print(client.usage().cached, flush=True)
+            if __name__ == "__main__":
+                context = multiprocessing.get_context({how!r})
+                for number in (1, 2, 1, 2):
+                    process = context.Process(target=work, args=(number,))
+                    process.start()
+                    process.join()
+                    assert process.exitcode == 0
+        """
+        assert finish(script(code)) == "0\n0\n3\n3\n"
 
     @pytest.mark.slow
     def test_a_kill_in_the_middle(self, server: EmbeddingServer, path: Path, script: Script) -> None:

@@ -12,7 +12,7 @@ import contextlib
 import hashlib
 import json
 import os
-import time
+import sys
 from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -23,7 +23,7 @@ import numpy as np
 from embedwire._clients import fork
 from embedwire._clients.cache_connection import Connection, end
 from embedwire._clients.cache_file import EXTRA, Generation
-from embedwire._http.native import start_thread
+from embedwire._http.native import new_lock, start_thread
 from embedwire._http.records import Matrix
 from embedwire._http.threads import Worker
 from embedwire._servers.facts import same_model
@@ -46,11 +46,13 @@ class Found:
 
     Attributes:
         rows: Of those that it has.
+        missing: Of the others.
         matrix: With a row for each text, of which only these are filled; None where it has none.
         generation: Of which model they are.
     """
 
     rows: list[int]
+    missing: list[int]
     matrix: Matrix | None
     generation: Generation | None
 
@@ -83,6 +85,7 @@ class Store:
         self._uses = 0  # since they were written last
         self._come = self._gone = 0  # bytes to be written, and those that are
         self.users = 0
+        self._lingers = False  # open a moment longer
 
     @property
     def connections(self) -> tuple[Connection, Connection]:
@@ -98,6 +101,7 @@ class Store:
             named: The name that the server's replies give by now; "" or None where nothing is known of that.
         """
         rows: list[int] = []
+        missing: list[int] = []
         matrix: Matrix | None = None
         generation: Generation | None = None
         for start in range(0, len(texts), SLICE):
@@ -108,12 +112,14 @@ class Store:
                 found, vectors = await self._reader.run(self._find, place, generation, some)
             else:
                 break
+            there = {*found}
+            missing += (start + row for row in range(len(some)) if row not in there)
             if found and matrix is None:
                 matrix = np.empty((len(texts), vectors.shape[1]), dtype=np.float32)
             if found and matrix is not None:
-                rows += (there := [start + row for row in found])
-                matrix[there] = vectors
-        return Found(rows, matrix, generation)
+                rows += (start + row for row in found)
+                matrix[rows[-len(found) :]] = vectors
+        return Found(rows, missing, matrix, generation)
 
     async def keep(self, place: bytes, named: str | None, texts: list[str], matrix: Matrix) -> None:
         """Puts vectors in; they are found from now on, and written soon.
@@ -145,7 +151,8 @@ class Store:
     def leave(self) -> None:
         """The same without waiting, from any thread."""
         self.users -= 1
-        if not self.users:
+        if not self.users and not self._lingers:
+            self._lingers = True
             with contextlib.suppress(RuntimeError):  # the interpreter is ending
                 start_thread(self._linger, "embedwire-cache")
 
@@ -156,7 +163,9 @@ class Store:
             connection.close()
 
     def _linger(self) -> None:
-        time.sleep(LINGER)
+        (pause := new_lock()).acquire()
+        pause.acquire(timeout=LINGER)  # `sleep` may be a greenlet's
+        self._lingers = False
         if not self.users:
             self._writer.do(self.finish)
 
@@ -263,6 +272,8 @@ _held: list[Connection] = []  # over a fork
 
 def store_of(cache: VectorCache) -> Store:
     """The store of a cache, for one more client."""
+    if not _stores and (util := sys.modules.get("multiprocessing.util")) is not None:
+        util.Finalize(None, _end, exitpriority=0)  # its processes end without `atexit`
     store = _stores.get(cache) or _stores.setdefault(cache, Store(cache))
     store.users += 1
     return store

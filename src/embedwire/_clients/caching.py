@@ -108,7 +108,7 @@ class Caching:
             return await self._fresh(texts, kind, replace(asked, calls=[]), model)
         if asked.watch is not None:
             asked.watch.cached = len(found.rows)
-        if len(found.rows) < len(texts):
+        if found.missing:
             matrix = await self._completed(found, texts, kind, replace(asked, calls=[]), model)
             if matrix is None:
                 if asked.watch is not None:
@@ -129,14 +129,13 @@ class Caching:
         self, found: Found, texts: list[str], kind: Kind, asked: Asked, model: str
     ) -> Matrix | None:
         """The vectors of a call of which the cache has some; None where these are of another model by now."""
-        there = set(found.rows)
-        missing = [row for row in range(len(texts)) if row not in there]
-        part = asked.part or Part(range(len(texts)), len(texts))
-        rest = Part([part.indexes[row] for row in missing], part.count)
+        missing, part = found.missing, asked.part or Part(range(len(texts)), len(texts))
+        few, indexes = await off_loop(
+            len(missing), lambda: ([texts[row] for row in missing], [part.indexes[row] for row in missing])
+        )
+        rest = replace(asked, part=Part(indexes, part.count))
         try:
-            vectors = await self._fresh(
-                [texts[row] for row in missing], kind, replace(asked, part=rest), model
-            )
+            vectors = await self._fresh(few, kind, rest, model)
         except RequestError as error:
             done, failures = await _outcome(error, len(missing))
             width = done.vectors.shape[1] if done is not None and done.indexes else None
@@ -146,9 +145,10 @@ class Caching:
             raise
         if not self._belongs(found, kind, asked, model, vectors.shape[1]):
             return None
-        assert found.matrix is not None  # noqa: S101 - there are hits
-        found.matrix[missing] = vectors
-        return found.matrix
+        matrix = found.matrix
+        assert matrix is not None  # noqa: S101 - there are hits
+        await off_loop(len(missing), lambda: matrix.__setitem__(missing, vectors))
+        return matrix
 
     async def _fresh(self, texts: list[str], kind: Kind, asked: Asked, model: str) -> Matrix:
         """The vectors of texts that are sent; those that came are kept, also where others failed."""
