@@ -500,7 +500,7 @@ class TestErrors:
             with here.hold():
                 call = asyncio.ensure_future(client.embed(["x"]))
                 await here.wait_for(
-                    lambda: any(not request.embeds for request in here.requests) or here.in_flight
+                    lambda: any(not request.embeds for request in here.requests) or here.in_flight > 0
                 )
                 await client.close()
             with pytest.raises(UsageError, match="closed"):
