@@ -5,10 +5,19 @@ loop. Drop-in adapters: `embedwire.langchain.EmbedwireEmbeddings`, `embedwire.ll
 """
 
 from embedwire._clients.own import EmbeddingClient
+from embedwire._clients.progress import Progress
 from embedwire._clients.shared import SharedEmbeddingClient
 from embedwire._queue.usage import Usage
 from embedwire._servers.known import ServerInfo
-from embedwire._settings.options import BatchLimits, ByKind, Prompts, RateLimit, RetryPolicy, Timeouts
+from embedwire._settings.options import (
+    BatchLimits,
+    ByKind,
+    Prompts,
+    RateLimit,
+    RetryPolicy,
+    Timeouts,
+    VectorCache,
+)
 from embedwire._settings.servers import Server
 from embedwire._version import __version__
 from embedwire.exceptions import (
@@ -40,6 +49,7 @@ __all__ = [
     "EmbedwireError",
     "InputError",
     "Overloaded",
+    "Progress",
     "Prompts",
     "RateLimit",
     "RequestError",
@@ -54,5 +64,6 @@ __all__ = [
     "Timeouts",
     "Usage",
     "UsageError",
+    "VectorCache",
     "__version__",
 ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import os
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeAlias
 
@@ -39,12 +40,14 @@ from embedwire._settings.options import (
     RetryPolicy,
     Timeouts,
     TooLong,
+    VectorCache,
 )
 from embedwire._settings.servers import Servers, dumped_servers, from_environment, loaded_servers
 from embedwire._settings.settings import (
     MAX_QUEUED,
     batch_of,
     by_kind,
+    cache_of,
     check_prompts,
     rate_of,
     retry_of,
@@ -66,6 +69,7 @@ _RECORDS: dict[str, Callable[[Any], Any]] = {
     "max_retries": retry_of,
     "rate_limit": rate_of,
     "prompts": check_prompts,
+    "cache": cache_of,
 }
 
 
@@ -109,6 +113,7 @@ class Options(BaseModel):
     max_reply_bytes: SkipValidation[int | Literal["auto"]] = Field(default="auto", frozen=True)
     same_model: SkipValidation[float | None] = Field(default=None, frozen=True)
     hedge: SkipValidation[float | str | None] = Field(default=None, frozen=True)
+    cache: SkipValidation[str | os.PathLike[str] | VectorCache | None] = Field(default=None, frozen=True)
     on_event: SkipValidation[OnEvent] = Field(
         default=None, validate_default=True, frozen=True, exclude=True, repr=False
     )

@@ -14,10 +14,12 @@ import pytest
 from rich.console import Console
 
 from embedwire import EmbeddingClient
+from embedwire._clients.showing import Bar, Lines, Rewritten, drawn
+from embedwire._clients.words import clock, fitting, short
 from embedwire.bulk import embed_rows
-from embedwire.bulk.progress import Pace, clock, fitting, short, words
+from embedwire.bulk.progress import Pace
 from embedwire.bulk.records import Progress
-from embedwire.bulk.showing import Bar, Callback, JsonLines, Lines, Rewritten, drawn, shower
+from embedwire.bulk.showing import Callback, JsonLines, shower
 from embedwire.testing import EmbeddingServer
 from tests.bulk.conftest import documents, write_jsonl
 
@@ -59,9 +61,9 @@ def test_the_bar_fits(width: int, expected: str) -> None:
 
 def test_phases_have_words() -> None:
     """What is waited for is said before there are rows."""
-    assert words(Progress(phase="waiting")) == ["waiting for the server"]
-    assert words(Progress(phase="skipping")) == ["finding the place where the last run ended"]
-    assert words(Progress(phase="done", rows=5, fraction=1.0)) == ["100%", "5 rows"]
+    assert Progress(phase="waiting").words() == ["waiting for the server"]
+    assert Progress(phase="skipping").words() == ["finding the place where the last run ended"]
+    assert Progress(phase="done", rows=5, fraction=1.0).words() == ["100%", "5 rows"]
 
 
 def test_numbers_are_short() -> None:
@@ -94,7 +96,7 @@ def test_where_nothing_can_be_drawn() -> None:
 
 def test_in_a_notebook(monkeypatch: pytest.MonkeyPatch) -> None:
     """In a notebook one line is written over itself."""
-    monkeypatch.setattr("embedwire.bulk.showing.in_notebook", lambda: True)
+    monkeypatch.setattr("embedwire._clients.showing.in_notebook", lambda: True)
     stream = io.StringIO()
     bar = shower(True, stream)
     assert isinstance(bar, Rewritten)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, Literal
@@ -27,6 +28,7 @@ from embedwire._settings.options import (
     RetryPolicy,
     Timeouts,
     TooLong,
+    VectorCache,
 )
 from embedwire._settings.servers import Servers, fleet_of
 
@@ -66,6 +68,7 @@ class Client:
         max_reply_bytes: int | Literal["auto"] = "auto",
         same_model: float | None = None,
         hedge: float | str | None = None,
+        cache: str | os.PathLike[str] | VectorCache | None = None,
         on_event: OnEvent = None,
     ) -> None:
         """Checks the arguments.
@@ -118,6 +121,10 @@ class Client:
             hedge: Send a query that takes longer than these seconds, or than ``"p95"`` (any other percentile likewise)
                 of the last ones, to a second server too; the first answer counts. At most 5 % more requests.
                 Default: never.
+            cache: A file that keeps vectors, for this program and for others, so that a text that was embedded before
+                costs no request: its path, or a `VectorCache`. A vector is taken only for the same text, model, kind,
+                prompt, ``dimensions``, ``normalize``, ``extra_body`` and ``too_long``. Where ``model`` is None, the
+                server is asked each time which one it serves. Default: none.
             on_event: A function, or several, told what happens (`embedwire.events`) in a thread of its own, so that one
                 that blocks or raises harms no call. Default: none; the log tells what matters.
 
@@ -147,6 +154,7 @@ class Client:
             prompts=of.check_prompts(prompts),
             too_long=of.too_long_of(too_long),
             max_queued=of.max_queued_of(max_queued),
+            cache=of.cache_of(cache),
         )
         self._hooks = hooks_of(on_event)
         self._begin()

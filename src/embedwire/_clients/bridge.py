@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import contextlib
+import time
 from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from embedwire._clients import fork
 from embedwire._clients.first_use import too_late
 from embedwire._clients.loop_thread import LoopThread, loop_thread, on_loop_thread
+from embedwire._clients.progress import Watch
 from embedwire._events.audience import Ear
 from embedwire._http.native import new_future, result
 from embedwire._queue.usage import Ledger
@@ -41,7 +43,13 @@ class Bridge:
         self._engine: Engine | None = None
 
     def submit(
-        self, texts: list[str], kind: Kind, *, begun: float, offset: int | None = None
+        self,
+        texts: list[str],
+        kind: Kind,
+        *,
+        begun: float,
+        offset: int | None = None,
+        watch: Watch | None = None,
     ) -> concurrent.futures.Future[Vectors]:
         """Queues a call, from any thread; see `Engine.submit`."""
         thread = self.thread()
@@ -52,7 +60,7 @@ class Bridge:
             if future.cancelled():
                 return
             try:
-                self.engine().submit(texts, kind, future, begun=begun, offset=offset)
+                self.engine().submit(texts, kind, future, begun=begun, offset=offset, watch=watch)
             except Exception as error:  # it belongs to the caller, not to the loop
                 with contextlib.suppress(concurrent.futures.InvalidStateError):
                     # Without this frame, which still runs while the caller looks at the traceback.
@@ -73,6 +81,26 @@ class Bridge:
             return await work(self.engine())
 
         return thread.start(run())
+
+    def wait_watched(self, future: concurrent.futures.Future[T], watch: Watch | None) -> T:
+        """Waits for a future in this thread, where it is looked at how far its call is."""
+        if watch is None:
+            return self.wait(future)
+        limit, begun = self._first_limit(), time.monotonic()
+        try:
+            while not future.done() and (limit is None or time.monotonic() < begun + limit):
+                with contextlib.suppress(Exception):  # `wait` raises it, if it is the call's own
+                    result(future, watch.every)
+                if not future.done():
+                    watch.look()
+            vectors = self.wait(future)
+            watch.look(ended=True)
+            return vectors
+        except BaseException:
+            future.cancel()
+            raise
+        finally:
+            watch.close()
 
     def wait(self, future: concurrent.futures.Future[T]) -> T:
         """Waits for a future in this thread."""

@@ -10,38 +10,36 @@ import contextlib
 import os
 import sys
 import time
-from collections.abc import Coroutine, Iterable
-from dataclasses import dataclass, replace
+from collections.abc import Coroutine
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
-from embedwire._clients.fitting import Fitting, fit_or_hand_on
+from embedwire._clients.caching import Asked, Caching
+from embedwire._clients.fitting import Fitting, fit_or_hand_on, hand_on_from
 from embedwire._clients.origin import Unused, leave, origins_of
+from embedwire._clients.progress import Watch
+from embedwire._clients.readiness import until_ready
 from embedwire._events.audience import Ear
 from embedwire._events.heard import Heard
-from embedwire._http.messages import to_error
-from embedwire._http.records import Fault, Matrix, Refused
-from embedwire._queue.records import Call, Future
+from embedwire._http.records import Matrix
+from embedwire._queue.records import Call, Future, Part
 from embedwire._queue.usage import Ledger
 from embedwire._servers.known import ServerInfo, servers_info
 from embedwire._settings.options import KINDS, Kind
 from embedwire._settings.settings import CLOSED, Settings
 from embedwire.exceptions import RequestError, UsageError
 
-
-@dataclass(frozen=True, slots=True)
-class Asked:
-    """How a caller asked: when, from which index of his list on, where it is counted, and what hooks are told by."""
-
-    begun: float
-    offset: int | None
-    ledger: Ledger
-    heard: Heard | None
+OTHER_LOOP = (
+    "this EmbeddingClient belongs to another event loop that is still open; use one client per loop, "
+    "or SharedEmbeddingClient, which works from any loop and thread"
+)
 
 
 class Engine:
     """Submits calls to the server of some settings.
 
-    Its state is the client's calls, what fits their long texts, and whether it is closed.
+    Its state is the client's calls, what fits their long texts or looks into the cache, and whether it is closed.
 
     Args:
         settings: The client's arguments.
@@ -60,8 +58,12 @@ class Engine:
         self._pools = {kind: self._group.pool(settings.form_of(kind), settings.form) for kind in KINDS}
         self._calls: dict[Future, Call] = {}
         self._fittings: set[asyncio.Task[Matrix]] = set()
+        self._lookups: set[asyncio.Task[Matrix]] = set()
         self._closing: asyncio.Task[None] | None = None
         self._released = False
+        self._caching: Caching | None = None
+        if settings.cache is not None:
+            self._caching = Caching(settings, self._pools, self._embed, lambda: self._released)
 
     def here(self) -> bool:
         """Whether this engine works on the running loop; False if its own loop is gone.
@@ -75,10 +77,7 @@ class Engine:
             return True
         if self._loop.is_closed():
             return False
-        raise UsageError(
-            "this EmbeddingClient belongs to another event loop that is still open; use one client per loop, "
-            "or SharedEmbeddingClient, which works from any loop and thread"
-        )
+        raise UsageError(OTHER_LOOP)
 
     def submit(
         self,
@@ -89,8 +88,9 @@ class Engine:
         begun: float,
         offset: int | None = None,
         ledger: Ledger | None = None,
+        watch: Watch | None = None,
     ) -> None:
-        """Queues a call; ``future`` gets its matrix, or its error. Too long texts are fitted, where the user wants it.
+        """Queues a call; ``future`` gets its matrix, or its error. What a cache has is not sent.
 
         Args:
             texts: Checked texts with their prompts, at least one.
@@ -99,13 +99,31 @@ class Engine:
             begun: When the caller called, by `time.monotonic`: the deadline counts from then.
             offset: Index of the first text in the caller's list, if they are a part of one.
             ledger: Adds up what this call takes; None: the client's.
+            watch: Looks how far it is.
 
         Raises:
             Overloaded: The queue is full.
         """
+        part = None if offset is None else Part(range(offset, offset + len(texts)))
         served = self._pools[kind].members[0].route.model.served
-        heard = _watch_of(self._settings, self._ears, texts, kind, begun, served) if self._ears else None
-        asked = Asked(begun, offset, ledger or self._ledger, heard)
+        heard = _heard_of(self._settings, self._ears, texts, kind, begun, served) if self._ears else None
+        asked = Asked(begun, part, ledger or self._ledger, watch=watch, heard=heard)
+        if self._caching is None:
+            self._send(texts, kind, future, asked)
+        else:
+            task = self._loop.create_task(self._caching.run(texts, kind, asked))
+            hand_on_from(task, future, self._lookups, heard)
+
+    async def _embed(self, texts: list[str], kind: Kind, asked: Asked) -> Matrix:
+        """The vectors of a call, whatever a cache has."""
+        if self._released:
+            raise UsageError(CLOSED)
+        future: asyncio.Future[Matrix] = self._loop.create_future()
+        self._send(texts, kind, future, asked)
+        return await future
+
+    def _send(self, texts: list[str], kind: Kind, future: Future, asked: Asked) -> None:
+        """Queues a call. Too long texts are fitted, where the user wants it."""
         if self._settings.too_long == "raise":
             self._submit(texts, kind, future, self._settings.max_queued, asked)
             return
@@ -115,7 +133,7 @@ class Engine:
         def run(error: RequestError) -> Coroutine[Any, Any, Matrix]:
             return self._fitting(texts, kind, asked).run(error)
 
-        fit_or_hand_on(whole, future, run, self._fittings, asked.heard)
+        fit_or_hand_on(whole, future, run, self._fittings, None if self._caching else asked.heard)
 
     def _fitting(self, texts: list[str], kind: Kind, asked: Asked) -> Fitting:
         settings = self._settings
@@ -124,7 +142,7 @@ class Engine:
             if self._released:
                 raise UsageError(CLOSED)
             future: asyncio.Future[Matrix] = self._loop.create_future()
-            part = replace(asked, offset=index)
+            part = replace(asked, part=Part((index,)), watch=None)
             self._submit([text], kind, future, sys.maxsize, part)  # its text was let in before
             vector: Matrix = (await future)[0]
             return vector
@@ -133,7 +151,7 @@ class Engine:
             settings.too_long,
             embed,
             texts=texts,
-            offset=asked.offset or 0,
+            part=asked.part,
             prompt=settings.prompts.query if kind == "query" else settings.prompts.document,
             lengths=self._pools[kind].members[0].route.sizes.sizing.lengths,
             ledger=asked.ledger,
@@ -153,12 +171,13 @@ class Engine:
             future,
             deadline=deadline,
             max_queued=max_queued,
-            offset=asked.offset,
+            part=asked.part,
             normalize=settings.normalize,
             ledger=asked.ledger,
             heard=asked.heard,
         )
         self._calls[future] = call
+        asked.made(call)
         # Which does not hold the call: only the garbage collector would free the two.
         future.add_done_callback(self._done)
 
@@ -169,49 +188,27 @@ class Engine:
             with contextlib.suppress(RuntimeError):  # the loop has ended, and the call with it
                 self._loop.call_soon_threadsafe(self._group.dispatcher.cancel, call)
 
-    async def wait_ready(self, timeout: float) -> ServerInfo:
+    async def wait_ready(self, timeout: float, *, embeds: bool = True) -> ServerInfo:
         """Waits until a server answers, and asks what it is; where there are several, until they were compared.
+
+        Args:
+            timeout: Seconds, at most.
+            embeds: Whether words are embedded; else it is only asked for its model, where none is named.
 
         Raises:
             RequestError: It was not ready within ``timeout`` seconds, or will never be.
         """
+        settings, group = self._settings, self._group
+
+        asked = Asked(time.monotonic(), None, self._ledger)
+        embed = partial(self._embed, ["ready"], asked=asked) if embeds else None
         try:
-            await asyncio.wait_for(self._meet(), timeout)
-        except Refused as refused:
-            raise self._error(refused.fault) from None
-        except RequestError:
-            raise
-        except asyncio.TimeoutError:
-            faults = [visitor.ready.why_not() for visitor in self._group.visitors]
-            what = "; ".join(dict.fromkeys(fault.what for fault in faults))
-            raise self._error(replace(faults[0], what=f"not ready within {timeout:g} s: {what}")) from None
+            await until_ready(settings, group, self._pools["document"], timeout, embed)
         except asyncio.CancelledError:
             if self._released:  # the client was closed meanwhile, which is not this task's cancellation
                 raise UsageError(CLOSED) from None
             raise
-        settings, group = self._settings, self._group
         return servers_info(group.fleet.targets, group.terms, settings.form, settings.query_form)
-
-    async def _meet(self) -> None:
-        visitors, settings = self._group.visitors, self._settings
-        await first_of(visitor.meet(settings.query_form) for visitor in visitors)
-        # Only a vector shows that it embeds, and how wide; a second one, whether base64 carries the same.
-        await self._embed_a_word()
-        for member in self._pools["document"].in_use:
-            member.route.visitor.learn()
-            await member.route.visitor.look(settings.form)
-        if settings.form.encoding == "auto":
-            await self._embed_a_word()
-
-    async def _embed_a_word(self) -> None:
-        """Of each kind, where their requests differ."""
-        for kind in KINDS if self._settings.form != self._settings.query_form else KINDS[:1]:
-            future: asyncio.Future[Matrix] = self._loop.create_future()
-            self.submit(["ready"], kind, future, begun=time.monotonic())
-            await future
-
-    def _error(self, fault: Fault) -> RequestError:
-        return to_error(fault, attempts=0, server=self._settings.fleet.names, index=None, count=None)
 
     async def close(self) -> None:
         """Ends this client's calls and lets go of the server; once begun, whoever cancels the wait for it."""
@@ -226,7 +223,12 @@ class Engine:
     async def _end(self, unused: Unused) -> None:
         try:
             await self._group.dispatcher.fail(list(self._calls.values()), UsageError(CLOSED))
-            await asyncio.gather(*self._fittings, return_exceptions=True)  # each ends as its parts did
+            for task in self._lookups:
+                task.cancel()
+            # Each fitting ends as its parts did.
+            await asyncio.gather(*self._fittings, *self._lookups, return_exceptions=True)
+            if self._caching is not None:
+                await self._caching.close()
             await unused.close()
         finally:
             unused.close_now()
@@ -246,9 +248,11 @@ class Engine:
     def _let_go(self) -> None:
         self._origins.release(self._group, self._ears).close_now()
         leave(self._loop)
+        if self._caching is not None:
+            self._caching.leave()
 
 
-def _watch_of(
+def _heard_of(
     settings: Settings, ears: tuple[Ear, ...], texts: list[str], kind: Kind, begun: float, model: str | None
 ) -> Heard:
     """What tells hooks of a call, which embeds with this model where the user named none."""
@@ -261,20 +265,5 @@ def _watch_of(
         kind=kind,
         texts=texts,
         dimensions=form.dimensions,
-        parts=settings.too_long != "raise",
+        parts=settings.too_long != "raise" or settings.cache is not None,
     )
-
-
-async def first_of(waits: Iterable[Coroutine[Any, Any, None]]) -> None:
-    """Returns when one of some waits is over; raises what the last one did where all are in vain."""
-    tasks = [asyncio.ensure_future(wait) for wait in waits]
-    pending = {*tasks}
-    try:
-        while pending:
-            done, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
-            if not pending or any(task.exception() is None for task in done):
-                return min(done, key=lambda task: task.exception() is not None).result()
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)

@@ -6,6 +6,7 @@ import asyncio
 import concurrent.futures
 import contextlib
 import copy
+from bisect import bisect_left
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, TypeVar
 
@@ -17,7 +18,7 @@ from embedwire._events.heard import Heard
 from embedwire._http.messages import to_error
 from embedwire._http.records import Matrix
 from embedwire._queue.outcomes import other_width
-from embedwire._queue.records import Future
+from embedwire._queue.records import Future, Part
 from embedwire._queue.usage import Ledger
 from embedwire._servers.lengths import Lengths
 from embedwire._settings.options import TooLong
@@ -36,7 +37,7 @@ class Fitting:
         how: "truncate" or "average".
         embed: Embeds one text, named in errors by its index.
         texts: The call's texts.
-        offset: Index of the first one in the caller's list.
+        part: Where they stand in the caller's list; None: they are all of it.
         prompt: What stands before each text, and before each part of one.
         lengths: What is known of the longest text.
         ledger: Where it is counted.
@@ -50,7 +51,7 @@ class Fitting:
         embed: Callable[[str, int], Awaitable[Matrix]],
         *,
         texts: list[str],
-        offset: int,
+        part: Part | None,
         prompt: str,
         lengths: Lengths,
         ledger: Ledger,
@@ -61,7 +62,7 @@ class Fitting:
         self._tell = tell
         self._embed = embed
         self._texts = texts
-        self._offset = offset
+        self._indexes = range(len(texts)) if part is None else part.indexes
         self._prompt = prompt
         self._lengths = lengths
         self._shorten = Shortening(self._embed_part, prompt, lengths)
@@ -85,7 +86,7 @@ class Fitting:
         rows: dict[str, list[int]] = {}  # indexes by text: equal ones are fitted once
         for index, failure in self._failures.items():
             if _is_too_long(failure):
-                rows.setdefault(self._texts[index - self._offset], []).append(index)
+                rows.setdefault(self._texts[bisect_left(self._indexes, index)], []).append(index)
         if not rows or refused.index not in self._failures:
             raise refused  # of no text's own, or not of its length
         done = await self._made(lambda: refused.completed)
@@ -194,14 +195,23 @@ def fit_or_hand_on(
         if whole.cancelled() or not isinstance(error := whole.exception(), RequestError) or future.done():
             _hand_on(whole, future, heard)
             return
-        task = loop.create_task(run(error))
-        tasks.add(task)
-        task.add_done_callback(tasks.discard)
-        task.add_done_callback(lambda task: _hand_on(task, future, heard))
-        _cancel_with(future, task)
+        hand_on_from(loop.create_task(run(error)), future, tasks, heard)
 
     whole.add_done_callback(done)
     _cancel_with(future, whole)
+
+
+def hand_on_from(
+    task: asyncio.Task[Matrix],
+    future: Future,
+    tasks: set[asyncio.Task[Matrix]],
+    heard: Heard | None = None,
+) -> None:
+    """Ends a future as a task ends, which is cancelled where the future is, and kept in a set meanwhile."""
+    tasks.add(task)
+    task.add_done_callback(tasks.discard)
+    task.add_done_callback(lambda task: _hand_on(task, future, heard))
+    _cancel_with(future, task)
 
 
 def _cancel_with(future: Future, work: asyncio.Future[Matrix]) -> None:

@@ -14,6 +14,7 @@ from embedwire._clients.base import Client
 from embedwire._clients.first_use import too_late
 from embedwire._clients.lists import no_vectors, to_lists
 from embedwire._clients.mailbox import drain
+from embedwire._clients.progress import Show, Watch, watch_of, watched
 from embedwire._clients.stream import AsyncStream, Feed, OnError, check_source, sizes_of
 from embedwire._clients.texts import check_kind, check_text, checked, prompted, with_prompt
 from embedwire._http.steps import in_turns
@@ -68,12 +69,17 @@ class EmbeddingClient(Client):
     async def __aexit__(self, *exc: object) -> None:
         await self.close()
 
-    async def embed(self, texts: list[str], kind: Kind = "document") -> list[list[float]]:
+    async def embed(
+        self, texts: list[str], kind: Kind = "document", *, progress: Show | bool | None = None
+    ) -> list[list[float]]:
         """Embeds texts.
 
         Args:
             texts: Any number; equal ones travel once.
             kind: ``"document"`` or ``"query"``: decides the prompt; queries go first.
+            progress: A function that gets a `Progress` twice a second and at the end, where the caller waits: on its
+                loop, or in its thread. What it raises ends the call. True: a bar on stderr; without rich, or without a
+                terminal, lines. Default: nobody is told.
 
         Returns:
             One vector per text, in their order, as Python floats.
@@ -84,7 +90,7 @@ class EmbeddingClient(Client):
             Overloaded: The queue is full.
             UsageError: The client is closed, or belongs to another loop.
         """
-        return await in_turns(to_lists(await self.embed_array(texts, kind)))
+        return await in_turns(to_lists(await self.embed_array(texts, kind, progress=progress)))
 
     async def embed_query(self, text: str) -> list[float]:
         """Embeds one query.
@@ -101,8 +107,15 @@ class EmbeddingClient(Client):
         vector: list[float] = vectors[0].tolist()
         return vector
 
-    async def embed_array(self, texts: list[str], kind: Kind = "document") -> NDArray[np.float32]:
+    async def embed_array(
+        self, texts: list[str], kind: Kind = "document", *, progress: Show | bool | None = None
+    ) -> NDArray[np.float32]:
         """Embeds texts into one array; the cheapest way for many.
+
+        Args:
+            texts: Any number; equal ones travel once.
+            kind: ``"document"`` or ``"query"``.
+            progress: See `embed`.
 
         Returns:
             float32, shape ``(len(texts), dimensions)``, in C order.
@@ -117,7 +130,8 @@ class EmbeddingClient(Client):
         check_kind(kind)
         if not texts:
             return no_vectors(self.server_info().dimensions)
-        return await self._embed(texts, kind, begun)
+        watch = watch_of(progress, len(texts))
+        return await watched(self._embed(texts, kind, begun, watch=watch), watch)
 
     def stream(
         self,
@@ -176,12 +190,17 @@ class EmbeddingClient(Client):
         self._forget_engine()
 
     async def _embed(
-        self, texts: list[str], kind: Kind, begun: float, ledger: Ledger | None = None
+        self,
+        texts: list[str],
+        kind: Kind,
+        begun: float,
+        ledger: Ledger | None = None,
+        watch: Watch | None = None,
     ) -> NDArray[np.float32]:
         texts = await in_turns(prompted(texts, kind, self._settings.prompts))
         engine = await self._attach(begun)
         future: asyncio.Future[NDArray[np.float32]] = asyncio.get_running_loop().create_future()
-        engine.submit(texts, kind, future, begun=begun, ledger=ledger)
+        engine.submit(texts, kind, future, begun=begun, ledger=ledger, watch=watch)
         return await future
 
     async def _feed(self, kind: Kind) -> Feed:
@@ -189,14 +208,8 @@ class EmbeddingClient(Client):
 
         def submit(texts: list[str], start: int) -> asyncio.Future[NDArray[np.float32]]:
             future: asyncio.Future[NDArray[np.float32]] = asyncio.get_running_loop().create_future()
-            engine = self._engine_here()
-            engine.submit(
-                with_prompt(texts, kind, self._settings.prompts),
-                kind,
-                future,
-                begun=time.monotonic(),
-                offset=start,
-            )
+            texts = with_prompt(texts, kind, self._settings.prompts)
+            self._engine_here().submit(texts, kind, future, begun=time.monotonic(), offset=start)
             return future
 
         return Feed(sizes_of(self._settings, kind), submit)

@@ -15,6 +15,7 @@ from embedwire._clients.base import Client
 from embedwire._clients.bridge import Bridge
 from embedwire._clients.lists import no_vectors, to_lists
 from embedwire._clients.mailbox import drain
+from embedwire._clients.progress import Show, Watch, watch_of, watched
 from embedwire._clients.stream import AsyncStream, Feed, OnError, Stream, check_source, sizes_of, threaded
 from embedwire._clients.texts import check_kind, check_text, checked, prompted, with_prompt
 from embedwire._http.steps import at_once, in_turns
@@ -73,13 +74,17 @@ class SharedEmbeddingClient(Client):
     async def __aexit__(self, *exc: object) -> None:
         await self.aclose()
 
-    def embed(self, texts: list[str], kind: Kind = "document") -> list[list[float]]:
-        """As `EmbeddingClient.embed`; blocks this thread."""
-        return at_once(to_lists(self.embed_array(texts, kind)))
+    def embed(
+        self, texts: list[str], kind: Kind = "document", *, progress: Show | bool | None = None
+    ) -> list[list[float]]:
+        """As `EmbeddingClient.embed`; blocks this thread, in which ``progress`` is called, too."""
+        return at_once(to_lists(self.embed_array(texts, kind, progress=progress)))
 
-    async def aembed(self, texts: list[str], kind: Kind = "document") -> list[list[float]]:
+    async def aembed(
+        self, texts: list[str], kind: Kind = "document", *, progress: Show | bool | None = None
+    ) -> list[list[float]]:
         """As `EmbeddingClient.embed`."""
-        return await in_turns(to_lists(await self.aembed_array(texts, kind)))
+        return await in_turns(to_lists(await self.aembed_array(texts, kind, progress=progress)))
 
     def embed_query(self, text: str) -> list[float]:
         """As `EmbeddingClient.embed_query`; blocks this thread."""
@@ -95,16 +100,22 @@ class SharedEmbeddingClient(Client):
         vector: list[float] = vectors[0].tolist()
         return vector
 
-    def embed_array(self, texts: list[str], kind: Kind = "document") -> NDArray[np.float32]:
-        """As `EmbeddingClient.embed_array`; blocks this thread."""
+    def embed_array(
+        self, texts: list[str], kind: Kind = "document", *, progress: Show | bool | None = None
+    ) -> NDArray[np.float32]:
+        """As `EmbeddingClient.embed_array`; blocks this thread, in which ``progress`` is called, too."""
         begun = time.monotonic()
         texts = at_once(checked(texts))
         check_kind(kind)
         if not texts:
             return no_vectors(self.server_info().dimensions)
-        return self._bridge.wait(self._submit(texts, kind, begun))
+        self._bridge.check_waiter()
+        watch = watch_of(progress, len(texts))
+        return self._bridge.wait_watched(self._submit(texts, kind, begun, watch), watch)
 
-    async def aembed_array(self, texts: list[str], kind: Kind = "document") -> NDArray[np.float32]:
+    async def aembed_array(
+        self, texts: list[str], kind: Kind = "document", *, progress: Show | bool | None = None
+    ) -> NDArray[np.float32]:
         """As `EmbeddingClient.embed_array`."""
         begun = time.monotonic()
         check_asyncio()
@@ -112,7 +123,8 @@ class SharedEmbeddingClient(Client):
         check_kind(kind)
         if not texts:
             return no_vectors(self.server_info().dimensions)
-        return await self._submit_async(texts, kind, begun)
+        watch = watch_of(progress, len(texts))
+        return await watched(self._submit_async(texts, kind, begun, watch), watch)
 
     def stream(self, texts: Iterable[str], kind: Kind = "document", *, on_error: OnError = "raise") -> Stream:
         """As `EmbeddingClient.stream`: ``for start, vectors in client.stream(texts)``.
@@ -187,17 +199,21 @@ class SharedEmbeddingClient(Client):
         """What decides the vectors of this kind, as a name that a file may have."""
         return cache_name(self._settings, kind)
 
-    def _submit(self, texts: list[str], kind: Kind, begun: float) -> concurrent.futures.Future[Vectors]:
+    def _submit(
+        self, texts: list[str], kind: Kind, begun: float, watch: Watch | None = None
+    ) -> concurrent.futures.Future[Vectors]:
         """For callers that will wait in this thread."""
         self._bridge.check_waiter()
         texts = at_once(prompted(texts, kind, self._settings.prompts))
-        return self._bridge.submit(texts, kind, begun=begun)
+        return self._bridge.submit(texts, kind, begun=begun, watch=watch)
 
-    async def _submit_async(self, texts: list[str], kind: Kind, begun: float) -> Vectors:
+    async def _submit_async(
+        self, texts: list[str], kind: Kind, begun: float, watch: Watch | None = None
+    ) -> Vectors:
         """For callers that wait on their loop."""
         check_asyncio()
         texts = await in_turns(prompted(texts, kind, self._settings.prompts))
-        return await self._bridge.wait_async(self._bridge.submit(texts, kind, begun=begun))
+        return await self._bridge.wait_async(self._bridge.submit(texts, kind, begun=begun, watch=watch))
 
     def _submit_here(self, kind: Kind, texts: list[str], start: int) -> asyncio.Future[Vectors]:
         """For what runs on the loop thread."""

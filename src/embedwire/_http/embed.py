@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import Any
 
 from embedwire._events.audience import Tell
@@ -116,6 +117,14 @@ class Visitor:
     async def models(self) -> tuple[str, ...]:
         """The names of the models that the server lists now; where it does not answer, those that it listed last."""
         return await self._discovery.models()
+
+    async def serves(self, form: Form, elsewhere: Callable[[], bool]) -> str | None:
+        """The model that requests of a form name, asked now where the user named none; None where it has no name.
+
+        Raises:
+            Refused: The server did not answer, or has several.
+        """
+        return await self._serving.name_now(form, self.model(form), elsewhere)
 
     async def meet(self, form: Form) -> None:
         """Waits until the server is ready, and asks for its model, where none is named.

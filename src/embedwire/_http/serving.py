@@ -77,6 +77,16 @@ class Serving:
             self._tell(Noticed(server=self._url, level="warning", what=what))
         return name
 
+    async def name_now(self, form: Form, facts: ModelFacts, elsewhere: Callable[[], bool]) -> str | None:
+        """As `name`, and the server is asked, whatever it told before.
+
+        Raises:
+            Refused: It did not answer, or has several.
+        """
+        self.life(facts)
+        facts.asked_model = False
+        return await self.name(form, facts, elsewhere=elsewhere)
+
     async def still(self, name: str | None, form: Form, facts: ModelFacts, slot: Slot, kind: Kind) -> bool:
         """Whether a name that was asked for is right after the reply, too: connections were lost in between."""
         if form.model is not None or (facts.asked_model and facts.served == name):

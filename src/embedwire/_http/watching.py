@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from embedwire._events.audience import Ear
-from embedwire._events.log import log
 from embedwire._events.heard import Heard, ears_of
+from embedwire._events.log import log
 from embedwire._http.records import Fault, Job
 from embedwire.events import RequestFinished, RequestStarted
 

@@ -212,10 +212,9 @@ def _unwanted(item: Item, call: Call) -> None:
 
 
 def _error(call: Call, row: int, fault: Fault, sent: int) -> RequestError:
-    count = None if call.offset is not None else call.count
     index = None if fault.of_server else call.index(row)
     return to_error(
-        fault, attempts=sent, server=fault.server or call.lane.pool.servers, index=index, count=count
+        fault, attempts=sent, server=fault.server or call.lane.pool.servers, index=index, count=call.total
     )
 
 

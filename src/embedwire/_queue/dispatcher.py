@@ -17,7 +17,7 @@ from embedwire._queue.calls import Calls, Steps
 from embedwire._queue.lane import KINDS, Lane
 from embedwire._queue.outcomes import deliver, refuse, take_back
 from embedwire._queue.pool import Member, Pool
-from embedwire._queue.records import Batch, Call, Future
+from embedwire._queue.records import Batch, Call, Future, Part
 from embedwire._queue.several import Everyone
 from embedwire._queue.usage import Ledger
 from embedwire._servers.slots import Slots
@@ -61,7 +61,7 @@ class Dispatcher:
         *,
         deadline: float | None,
         max_queued: int,
-        offset: int | None = None,
+        part: Part | None = None,
         normalize: bool = False,
         ledger: Ledger | None = None,
         heard: Heard | None = None,
@@ -75,7 +75,7 @@ class Dispatcher:
             future: Gets a float32 matrix of shape ``(len(texts), dimensions)`` or an exception.
             deadline: In loop time.
             max_queued: The most texts that may wait in this queue; a call that meets an empty queue always may.
-            offset: Index of the first text in the caller's list, if these are a part of one.
+            part: Where they stand in the caller's list, if they are a part of one.
             normalize: Bring each vector to unit length.
             ledger: Adds up what the caller's client had embedded.
             heard: Tells its hooks; None where it has none.
@@ -95,7 +95,7 @@ class Dispatcher:
             kind,
             future,
             deadline=deadline,
-            offset=offset,
+            part=part,
             normalize=normalize,
             ledger=ledger,
             heard=heard,

@@ -202,7 +202,7 @@ class Lane:
             full = self._move(batch, call, load, now)
             if call.cursor == call.count:
                 del calls[call]
-            elif call.offset is None:  # a stream's piece keeps its turn, so that they end one by one
+            elif call.total is not None:  # a stream's piece keeps its turn, so that they end one by one
                 calls.move_to_end(call)
             if full:
                 break

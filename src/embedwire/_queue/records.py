@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import operator
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
@@ -33,6 +33,19 @@ OPEN, DONE, FAILED = 0, 1, 2  # states of a row
 ROWS = 2**32  # more than a call can have
 
 
+@dataclass(frozen=True, slots=True)
+class Part:
+    """Where texts stand that are only a part of their caller's list.
+
+    Attributes:
+        indexes: Of each; ascending.
+        count: Texts in the whole list; None: nobody knows, as of a stream.
+    """
+
+    indexes: Sequence[int]
+    count: int | None = None
+
+
 class Call:
     """One caller's texts on their way into one matrix.
 
@@ -45,6 +58,7 @@ class Call:
         "deadline",
         "faults",
         "future",
+        "heard",
         "items",
         "kind",
         "lane",
@@ -54,12 +68,11 @@ class Call:
         "models",
         "normalize",
         "number",
-        "offset",
         "open",
+        "part",
         "rows",
         "texts",
         "timer",
-        "heard",
     )
 
     def __init__(
@@ -70,7 +83,7 @@ class Call:
         future: Future,
         *,
         deadline: float | None = None,
-        offset: int | None = None,
+        part: Part | None = None,
         normalize: bool = False,
         ledger: Ledger | None = None,
         heard: Heard | None = None,
@@ -81,7 +94,7 @@ class Call:
         self.kind: Kind = kind
         self.future = future
         self.deadline = deadline
-        self.offset = offset  # index of the first text in the caller's list, where these are a part of one
+        self.part = part  # where they stand in the caller's list; None: they are all of it
         self.normalize = normalize
         self.ledger = Ledger() if ledger is None else ledger
         self.heard = heard  # None where its client has no hooks
@@ -100,7 +113,12 @@ class Call:
 
     def index(self, row: int) -> int:
         """Index of a text in the caller's list."""
-        return row + (self.offset or 0)
+        return row if self.part is None else self.part.indexes[row]
+
+    @property
+    def total(self) -> int | None:
+        """Texts in the caller's list; None where nobody knows, as of a stream's piece."""
+        return self.count if self.part is None else self.part.count
 
     def waiting(self, now: float) -> Iterator[Item]:
         """The texts that nobody has sent yet, in order; none once the deadline has passed."""

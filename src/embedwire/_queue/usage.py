@@ -26,6 +26,7 @@ class Usage:
         seconds: What the requests that went well took, added up; several at once take more than the clock shows.
         truncated: Texts that were cut, see ``too_long=``.
         averaged: Texts that were embedded in parts, see ``too_long=``.
+        cached: Texts whose vector came from the client's ``cache=``; they count nowhere else here.
         since: When the client was made.
     """
 
@@ -37,11 +38,12 @@ class Usage:
     seconds: float
     truncated: int
     averaged: int
+    cached: int
     since: datetime.datetime
 
 
 class Ledger:
-    """Adds up what a client had embedded. Written by `_queue` on the client's loop, and by `_clients.fitting`.
+    """Adds up what a client had embedded. Written by `_queue` on the client's loop, and by `_clients`.
 
     Its state is the sums; they are floats, as shares of requests are.
     """
@@ -51,7 +53,7 @@ class Ledger:
         self._texts = self._characters = 0
         self._tokens: float | None = None
         self._requests = self._repeats = self._seconds = 0.0
-        self.truncated = self.averaged = 0
+        self.truncated = self.averaged = self.cached = 0
         self.model: str | None = None  # that the last reply named
 
     def sent(self, requests: int, share: float, *, again: bool) -> None:
@@ -96,5 +98,6 @@ class Ledger:
             seconds=self._seconds,
             truncated=self.truncated,
             averaged=self.averaged,
+            cached=self.cached,
             since=self._since,
         )

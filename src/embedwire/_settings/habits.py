@@ -52,7 +52,7 @@ _ADVICE = {
         "disallowed_special"
     ),
     "leave it out: every text gets its vector": "skip_empty",
-    "leave it out; a stream() of SharedEmbeddingClient shows how far it is": "show_progress_bar show_progress",
+    "pass progress=True to embed() of a client": "show_progress_bar show_progress",
     "leave it out; wait_ready() asks the server": "validate_model_on_init validate_base_url",
 }
 _HABITS = {name: advice for advice, names in _ADVICE.items() for name in names.split()}

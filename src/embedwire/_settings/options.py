@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import ssl as ssl_module
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -182,6 +183,43 @@ class ByKind:
 
     def __hash__(self) -> int:
         return hash((json_of("query", self.query), json_of("document", self.document)))
+
+
+@dataclass(frozen=True, slots=True)
+class VectorCache:
+    """A file that keeps vectors, so that a text that was embedded before costs no request; for ``cache=``.
+
+    Attributes:
+        path: The file, an SQLite database of its own; made at first use, in a folder that exists.
+        max_bytes: Most bytes of it, at least 65,536. Where it is full, what was not used for longest goes.
+            Default: 4 GiB, a million vectors of a thousand numbers.
+    """
+
+    path: str | os.PathLike[str]
+    max_bytes: int = field(default=2**32, kw_only=True)
+
+    def __post_init__(self) -> None:
+        check_int("cache.max_bytes", self.max_bytes, least=LEAST_CACHE)
+        path = self.path
+        if not isinstance(path, (str, os.PathLike)) or not isinstance(os.fspath(path), str):
+            raise InputError(f"cache.path must be the path of a file, not {shown(path)}")
+        path = os.path.abspath(os.path.expanduser(path))
+        object.__setattr__(self, "path", path)
+        _check_file(self.path)
+
+
+LEAST_CACHE = 2**16
+
+
+def _check_file(path: str | os.PathLike[str]) -> None:
+    """Raises InputError where a path can be no file's."""
+    folder, name = os.path.split(path)
+    if not is_unicode(os.fspath(path)) or "\0" in os.fspath(path) or name == ":memory:":
+        raise InputError("cache must be the path of a file, and no file may have this name")
+    if os.path.isdir(path):
+        raise InputError(f"cache must be a file, and {path} is a folder; pass a file in it")
+    if not os.path.isdir(folder):
+        raise InputError(f"cache cannot be made at {path}, as there is no folder {folder}; make it first")
 
 
 PRESETS: Mapping[str, Prompts] = {

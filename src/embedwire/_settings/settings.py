@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ from embedwire._settings.options import (
     RetryPolicy,
     Timeouts,
     TooLong,
+    VectorCache,
 )
 from embedwire._settings.servers import Fleet
 from embedwire.exceptions import InputError
@@ -82,6 +84,7 @@ class Settings:
     prompts: Prompts
     too_long: TooLong
     max_queued: int
+    cache: VectorCache | None
 
     def form_of(self, kind: Kind) -> Form:
         """What requests for queries, or for documents, look like."""
@@ -167,6 +170,24 @@ def max_queued_of(value: int) -> int:
     """`max_queued`, where it is a number of at least 1."""
     check_int("max_queued", value, least=1)
     return value
+
+
+def cache_of(value: object) -> VectorCache | None:
+    """`cache` as a record; None: there is none.
+
+    Raises:
+        InputError: It can be no file's path.
+    """
+    if value is None or isinstance(value, VectorCache):
+        return value
+    if isinstance(value, Mapping):
+        return _from_dump(VectorCache, "cache", value)
+    if not value or not isinstance(value, (str, os.PathLike)):
+        raise InputError(
+            "cache must be the path of a file, VectorCache(path, max_bytes=…) or None, not "
+            f"{'an empty one' if value == '' else shown(value)}"
+        )
+    return VectorCache(value)
 
 
 def batch_of(value: int | BatchLimits | Mapping[str, Any] | Literal["auto"]) -> BatchLimits | None:

@@ -11,6 +11,7 @@ from dataclasses import asdict, replace
 from typing import Any
 
 from embedwire._clients.own import EmbeddingClient
+from embedwire._settings.options import VectorCache
 from embedwire._settings.settings import timeouts_of
 from embedwire.bulk.doors import RESTART, embed_file, estimate
 from embedwire.bulk.progress import outlook, summary
@@ -42,6 +43,7 @@ def client(
     batch_size: int | None,
     concurrency: int | None,
     timeout: float | None,
+    cache: VectorCache | None,
 ) -> EmbeddingClient:
     """A client with these arguments; None is its default.
 
@@ -61,8 +63,30 @@ def client(
         batch_size=batch_size or "auto",
         concurrency=concurrency or "auto",
         timeout=replace(limits, restart=RESTART, sock_read=60.0 if timeout is None else limits.sock_read),
+        cache=cache,
         **given,
     )
+
+
+def cache(where: str | None, most: int | None) -> VectorCache | None:
+    """The cache at a path; a folder stands for a file in it, and one that is not there yet for a file of its name.
+
+    Raises:
+        InputError: There can be none.
+    """
+    if where is None:
+        if most is not None:
+            raise InputError("--cache-bytes needs --cache")
+        return None
+    if where.endswith(("/", os.sep)) or os.path.isdir(where):
+        try:
+            os.makedirs(where, exist_ok=True)
+        except OSError as error:
+            raise InputError(f"--cache: the folder {where} cannot be made: {error.strerror}") from None
+        where = os.path.join(where, "vectors.sqlite")
+    if not where:
+        raise InputError("--cache must be the path of a file or of a folder")
+    return VectorCache(where) if most is None else VectorCache(where, max_bytes=most)
 
 
 def run(

@@ -9,7 +9,6 @@ from dataclasses import replace
 from typing import Any, TypeAlias, TypeVar
 
 from embedwire._clients.base import Client
-from embedwire._clients.own import EmbeddingClient
 from embedwire._settings.options import Timeouts
 from embedwire.bulk.arrow import batches_of_rows, chunks_of_batches, is_arrow
 from embedwire.bulk.formats import Format, Jsonl, Npy
@@ -29,7 +28,7 @@ from embedwire.bulk.records import (
     Source,
 )
 from embedwire.bulk.rejects import Rejects
-from embedwire.bulk.run import Run
+from embedwire.bulk.run import CorpusClient, Run
 from embedwire.bulk.showing import Shower, shower
 from embedwire.bulk.sources import sources_of
 from embedwire.bulk.threads import run_here
@@ -212,7 +211,7 @@ def estimate(
             characters += len(text)
             if len(sample) < SAMPLE:
                 sample.append(text)
-    seconds = run_here(lambda: _timed(_client(client), sample)) if sample else None
+    seconds = run_here(lambda: _timed(_client(client, cached=False), sample)) if sample else None
     return Estimate(
         rows=rows,
         characters=characters,
@@ -247,13 +246,14 @@ def _from_start(chunks: Iterator[Chunk]) -> Iterator[Chunk]:
         before = chunk.read
 
 
-def _client(client: Client | str | None) -> EmbeddingClient:
+def _client(client: Client | str | None, *, cached: bool = True) -> CorpusClient:
     """A client of this run's own, with the arguments of the user's."""
     if isinstance(client, Client):
-        own = EmbeddingClient.__new__(EmbeddingClient)
-        own.__setstate__(client.__getstate__())
+        settings = client.__getstate__()
+        own = CorpusClient.__new__(CorpusClient)
+        own.__setstate__(settings if cached else replace(settings, cache=None))
         return own
-    return EmbeddingClient(client, timeout=Timeouts(restart=RESTART))
+    return CorpusClient(client, timeout=Timeouts(restart=RESTART))
 
 
 def _format(job: Job) -> Format:
@@ -268,7 +268,7 @@ def _layout(job: Job, suffix: str) -> Layout:
     return Layout(job.out, suffix, job.rows_per_file)
 
 
-async def _timed(client: EmbeddingClient, texts: list[str]) -> float:
+async def _timed(client: CorpusClient, texts: list[str]) -> float:
     """Seconds that some texts take, the connection and what is asked first not included."""
     async with client:
         await client.wait_ready()

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias
 
+from embedwire._clients.words import clock, short
 from embedwire._queue.usage import Usage
 
 if TYPE_CHECKING:
@@ -172,6 +173,7 @@ class Progress:
         resumed: Those of earlier runs.
         rejects: Rows that got no vector.
         repeats: Rows of this run whose text it had embedded before.
+        cached: Texts of this run whose vector came from the client's cache.
         rate: Rows per second lately.
         tokens: That the server counted in this run; None where it tells none.
         fraction: Of the input that is done, 0 to 1; None where its size is not known.
@@ -184,11 +186,40 @@ class Progress:
     resumed: int = 0
     rejects: int = 0
     repeats: int = 0
+    cached: int = 0
     rate: float = 0.0
     tokens: int | None = None
     fraction: float | None = None
     seconds: float = 0.0
     left: float | None = None
+
+    @property
+    def ended(self) -> bool:
+        """Whether all is done."""
+        return self.phase == "done"
+
+    def words(self) -> list[str]:
+        """What is to be said, the most important first."""
+        if self.phase == "waiting":
+            return ["waiting for the server"]
+        if self.phase == "skipping":
+            return ["finding the place where the last run ended"]
+        said = [] if self.fraction is None else [f"{self.fraction:.0%}"]
+        said.append(f"{self.rows:,} rows")
+        if self.phase == "done":
+            return said
+        if self.left is not None:
+            said.append(f"{clock(self.left)} left")
+        said.append(f"{self.rate:,.0f} rows/s")
+        if self.rejects:
+            said.append(f"{self.rejects:,} rejected")
+        if self.tokens is not None:
+            said.append(f"{short(self.tokens)} tokens")
+        if self.cached:
+            said.append(f"{short(self.cached)} from the cache")
+        if self.repeats:
+            said.append(f"{short(self.repeats)} repeats")
+        return said
 
 
 Show: TypeAlias = Callable[[Progress], object]

@@ -15,6 +15,25 @@ from embedwire.bulk.progress import Pace
 from embedwire.bulk.records import Chunk, Progress, Report
 from embedwire.bulk.showing import Shower
 
+READY = 60.0  # seconds for which a server is waited for at the beginning
+
+
+class CorpusClient(EmbeddingClient):
+    """The client of a run."""
+
+    async def model(self) -> str | None:
+        """The name of the model, once the server embeds; with a cache, for which it may not have to, once it tells.
+
+        Raises:
+            RequestError: It was not ready in time, or never will be.
+        """
+        named, cached = self._settings.form.model, self._settings.cache is not None
+        if cached and named is not None:
+            return named  # perhaps nothing is to be embedded
+        engine = await self._attach(time.monotonic())
+        info = await engine.wait_ready(READY, embeds=not cached)
+        return named or info.model
+
 
 class Run:
     """One run, and what is known of it. Its state is how far it is.
@@ -30,7 +49,7 @@ class Run:
 
     def __init__(
         self,
-        client: EmbeddingClient,
+        client: CorpusClient,
         output: Output,
         chunks: Iterator[Chunk],
         identity: dict[str, Any],
@@ -88,6 +107,7 @@ class Run:
                 phase="skipping", rows=position.rows, resumed=self._resumed, seconds=now - self._begun
             )
         self._pace.see(now, position.rows, fraction)
+        usage = self._client.usage()
         return Progress(
             phase="done" if self._done else "embedding",
             rows=position.rows,
@@ -95,15 +115,15 @@ class Run:
             rejects=position.rejects,
             repeats=embedding.repeats,
             rate=self._pace.rate,
-            tokens=self._client.usage().tokens,
+            cached=usage.cached,
+            tokens=usage.tokens,
             fraction=1.0 if self._done else fraction,
             seconds=now - self._begun,
             left=self._pace.left,
         )
 
     async def _work(self) -> None:
-        info = await self._client.wait_ready()
-        self._output.begin({**self._identity, "model": self._identity["model"] or info.model})
+        self._output.begin({**self._identity, "model": await self._client.model()})
         self._resumed = self._output.position.rows
         self._embedding = Embedding(self._client, self._output, self._chunks, rejects=self._rejects)
         await self._embedding.run()

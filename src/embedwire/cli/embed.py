@@ -87,6 +87,18 @@ def embed(
     timeout: Annotated[
         float | None, typer.Option(help="Seconds for a request. Default: 120.", rich_help_panel=SERVER)
     ] = None,
+    cache: Annotated[
+        str | None,
+        typer.Option(
+            help="File that keeps vectors, so that a text embedded before costs no request; or a folder for it.",
+            metavar="PATH",
+            rich_help_panel=SERVER,
+        ),
+    ] = None,
+    cache_bytes: Annotated[
+        int | None,
+        typer.Option(min=2**16, help="Most bytes of that file. Default: 4 GiB.", rich_help_panel=SERVER),
+    ] = None,
     output_format: Annotated[
         str | None,
         typer.Option(
@@ -158,6 +170,7 @@ def embed(
             batch_size=batch_size,
             concurrency=concurrency,
             timeout=timeout,
+            cache=command.cache(cache, cache_bytes),
         )
         if dry_run:
             command.look(inputs, client, arguments, as_json=as_json)
