@@ -17,6 +17,7 @@ from typing import Any
 
 from embedwire._clients.caching import Asked, Caching
 from embedwire._clients.fitting import Fitting, fit_or_hand_on, hand_on_from
+from embedwire._clients.mailbox import drained
 from embedwire._clients.origin import Unused, leave, origins_of
 from embedwire._clients.progress import Watch
 from embedwire._clients.readiness import until_ready
@@ -219,6 +220,7 @@ class Engine:
             self._closing = asyncio.create_task(self._end(unused))
         if self._closing is not None:
             await asyncio.shield(self._closing)
+        await drained(self._ears)
 
     async def _end(self, unused: Unused) -> None:
         try:

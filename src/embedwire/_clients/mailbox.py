@@ -7,7 +7,6 @@ something to tell, and a moment longer.
 from __future__ import annotations
 
 import atexit
-import threading
 import time
 import weakref
 from collections import deque
@@ -17,6 +16,7 @@ from embedwire._clients import fork
 from embedwire._events.audience import Ear, Tracer
 from embedwire._events.log import log
 from embedwire._http.native import new_lock, start_thread
+from embedwire._http.threads import in_thread
 from embedwire._settings.hooks import Hook, Hooks, name_of
 from embedwire.events import CallStarted, Event, EventsLost, Noticed, RequestStarted
 
@@ -46,13 +46,10 @@ class Mailbox:
         self._waiting: deque[Event] = deque()
         self._lost = 0
         self._runs = self._idle = False
-        self._thread: int | None = None
 
     @property
     def busy(self) -> bool:
-        """Whether the hook has not been told of everything yet; for the hook itself it never has."""
-        if self._thread == threading.get_ident():
-            return False
+        """Whether the hook has not been told of everything yet."""
         return bool(self._waiting) or (self._runs and not self._idle)
 
     def begin(self, event: CallStarted | RequestStarted) -> Mapping[str, str]:
@@ -87,7 +84,6 @@ class Mailbox:
                 self.start_anew()
 
     def _run(self) -> None:
-        self._thread = threading.get_ident()
         while True:
             with self._lock:
                 event = self._waiting.popleft() if self._waiting else None
@@ -98,7 +94,6 @@ class Mailbox:
                 with self._lock:
                     if self._idle:
                         self._runs = self._idle = False
-                        self._thread = None  # another thread may get its number
                         return
                 self._wake.acquire()  # something came in this very moment
 
@@ -146,6 +141,12 @@ def drain(ears: Iterable[Ear], seconds: float = PATIENCE) -> None:
     end = time.monotonic() + seconds
     while any(isinstance(ear, Mailbox) and ear.busy for ear in ears) and time.monotonic() < end:
         time.sleep(0.001)
+
+
+async def drained(ears: Iterable[Ear]) -> None:
+    """The same, without blocking the loop."""
+    if ears:
+        await in_thread(drain, ears)
 
 
 def _end() -> None:

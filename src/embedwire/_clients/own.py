@@ -13,7 +13,6 @@ from embedwire._clients.asyncio_only import check_asyncio
 from embedwire._clients.base import Client
 from embedwire._clients.first_use import too_late
 from embedwire._clients.lists import no_vectors, to_lists
-from embedwire._clients.mailbox import drain
 from embedwire._clients.progress import Show, Watch, watch_of, watched
 from embedwire._clients.stream import AsyncStream, Feed, OnError, check_source, sizes_of
 from embedwire._clients.texts import check_kind, check_text, checked, prompted, with_prompt
@@ -174,10 +173,7 @@ class EmbeddingClient(Client):
         return await (await self._attach(time.monotonic())).wait_ready(timeout)
 
     async def close(self) -> None:
-        """Closes the connections; calls under way end with `UsageError`. Closing twice is fine.
-
-        Returns when the functions of ``on_event`` were told, after a second at most.
-        """
+        """Closes the connections; calls under way end with `UsageError`. Closing twice is fine."""
         engine = self._engine
         if engine is not None:
             check_asyncio()
@@ -185,8 +181,6 @@ class EmbeddingClient(Client):
         self._closed = True
         if engine is not None and here:
             await engine.close()
-            if self._ears:
-                await in_thread(drain, self._ears)
         self._forget_engine()
 
     async def _embed(

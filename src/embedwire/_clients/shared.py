@@ -14,12 +14,10 @@ from embedwire._clients.asyncio_only import check_asyncio
 from embedwire._clients.base import Client
 from embedwire._clients.bridge import Bridge
 from embedwire._clients.lists import no_vectors, to_lists
-from embedwire._clients.mailbox import drain
 from embedwire._clients.progress import Show, Watch, watch_of, watched
 from embedwire._clients.stream import AsyncStream, Feed, OnError, Stream, check_source, sizes_of, threaded
 from embedwire._clients.texts import check_kind, check_text, checked, prompted, with_prompt
 from embedwire._http.steps import at_once, in_turns
-from embedwire._http.threads import in_thread
 from embedwire._servers.known import ServerInfo
 from embedwire._settings.checks import check_seconds
 from embedwire._settings.options import Kind
@@ -171,15 +169,11 @@ class SharedEmbeddingClient(Client):
         return await asyncio.wrap_future(self._waiting(timeout))
 
     def close(self) -> None:
-        """Ends this client's calls; the last client of a server closes its connections. Twice is fine.
-
-        Returns when the functions of ``on_event`` were told, after a second at most.
-        """
+        """Ends this client's calls; the last client of a server closes its connections. Twice is fine."""
         self._bridge.check_waiter()
         closing = self._bridge.close()
         if closing is not None:
             self._bridge.wait(closing)
-        drain(self._ears)
 
     async def aclose(self) -> None:
         """As `close`."""
@@ -187,8 +181,6 @@ class SharedEmbeddingClient(Client):
         closing = self._bridge.close()
         if closing is not None:
             await asyncio.wrap_future(closing)
-        if self._ears:
-            await in_thread(drain, self._ears)
 
     def tells_kinds_apart(self) -> bool:
         """Whether a query and a document of the same text are sent differently, and so have different vectors."""

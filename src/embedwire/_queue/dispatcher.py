@@ -14,7 +14,7 @@ from functools import partial
 from embedwire._events.heard import Heard
 from embedwire._http.records import Job, Refused, never, nobody
 from embedwire._queue.calls import Calls, Steps
-from embedwire._queue.lane import KINDS, Lane
+from embedwire._queue.lane import KINDS, Lane, heard_by
 from embedwire._queue.outcomes import deliver, refuse, take_back
 from embedwire._queue.pool import Member, Pool
 from embedwire._queue.records import Batch, Call, Future, Part
@@ -267,7 +267,7 @@ def _job(batch: Batch, waiting: int) -> Job:
         suspicious=batch.suspicious,
         history=batch.history,
         elsewhere=batch.elsewhere if lane.pool.several else never,
-        callers=batch.watches if lane.watched else nobody,
+        callers=partial(heard_by, batch) if lane.watched else nobody,
     )
 
 

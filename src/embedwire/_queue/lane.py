@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 from itertools import chain
 
+from embedwire._events.heard import Heard
 from embedwire._http.attempt import LONGEST_SAMPLE
 from embedwire._http.discovery import LEARN_FROM
 from embedwire._queue.pool import Member, Pool, Route
@@ -229,6 +230,11 @@ class Lane:
                 call.cursor += 1
                 return True
         return False
+
+
+def heard_by(batch: Batch) -> dict[Heard, None]:
+    """The callers of a batch whose clients have hooks."""
+    return {call.heard: None for call in batch.callers() if call.heard is not None}
 
 
 def _most_texts(route: Route) -> int | None:

@@ -10,6 +10,7 @@ from embedwire._http.records import Action, Fault, Matrix, Refused, Vectors
 from embedwire._http.reply import EMBED_AGAIN
 from embedwire._http.steps import Work
 from embedwire._queue.calls import CROWD, Calls, Steps
+from embedwire._queue.lane import heard_by
 from embedwire._queue.learning import note_named, note_refused, note_size
 from embedwire._queue.pool import Pool
 from embedwire._queue.records import Batch, Call, Item, Whole
@@ -268,7 +269,7 @@ def _put_back(
     if batch.lane.watched and len(divided) > 1:
         sizes, server = tuple(map(len, divided)), batch.route.server
         split = BatchSplit(server=server, why=fault.what, kind=batch.kind, parts=sizes)
-        tell(split, ears_of(batch.watches()))
+        tell(split, ears_of(heard_by(batch)))
     for items in reversed(divided):
         batch.lane.parts[batch.kind].appendleft(_part(batch, items, whole, bisecting=bisecting))
 

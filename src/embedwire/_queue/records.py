@@ -326,10 +326,6 @@ class Batch:
                 callers.setdefault(call, row)
         return callers
 
-    def watches(self) -> dict[Heard, None]:
-        """Those of its callers whose clients have hooks."""
-        return {call.heard: None for call in self.callers() if call.heard is not None}
-
     def left(self) -> set[Call]:
         """The open calls that still wait for it."""
         left = {call for item in self.items if item.batch is self for call, _ in item.rows()}

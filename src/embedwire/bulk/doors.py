@@ -249,9 +249,9 @@ def _from_start(chunks: Iterator[Chunk]) -> Iterator[Chunk]:
 def _client(client: Client | str | None, *, cached: bool = True) -> CorpusClient:
     """A client of this run's own, with the arguments of the user's."""
     if isinstance(client, Client):
-        settings = client.__getstate__()
+        settings, hooks = client._settings, client._hooks  # noqa: SLF001 - a client of our own
         own = CorpusClient.__new__(CorpusClient)
-        own.__setstate__(settings if cached else replace(settings, cache=None))
+        own.__setstate__((settings if cached else replace(settings, cache=None), hooks))
         return own
     return CorpusClient(client, timeout=Timeouts(restart=RESTART))
 
