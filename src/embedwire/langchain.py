@@ -9,7 +9,8 @@ try:
     from pydantic import ConfigDict, Field
 except ModuleNotFoundError as missing:
     raise ModuleNotFoundError(
-        'embedwire.langchain needs langchain-core: pip install "embedwire[langchain]"', name=missing.name
+        'embedwire.langchain needs langchain-core: install embedwire with its extra "langchain"',
+        name=missing.name,
     ) from None
 
 from embedwire._pydantic import Options
@@ -21,10 +22,9 @@ class EmbedwireEmbeddings(Options, Embeddings):
     """Embeddings from your own server: llama.cpp, vLLM, TEI, Infinity, Ollama, or any OpenAI-compatible one.
 
     Setup:
-        Install the extra, and start a server, for instance llama.cpp's.
+        Install embedwire with its extra ``langchain``, and start a server, for instance llama.cpp's.
 
         ```bash
-        pip install "embedwire[langchain]"
         llama-server -m model.gguf --embeddings --port 8080
         ```
 

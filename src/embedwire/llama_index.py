@@ -11,7 +11,7 @@ try:
     from pydantic import Field, SerializationInfo, SerializerFunctionWrapHandler, model_serializer
 except ModuleNotFoundError as missing:
     raise ModuleNotFoundError(
-        'embedwire.llama_index needs llama-index-core: pip install "embedwire[llama-index]"',
+        'embedwire.llama_index needs llama-index-core: install embedwire with its extra "llama-index"',
         name=missing.name,
     ) from None
 
@@ -47,8 +47,6 @@ class EmbedwireEmbedding(Options, BaseEmbedding):
         pydantic.ValidationError: An argument is wrong; the message names it and says the cure.
 
     Examples:
-        `pip install "embedwire[llama-index]"`
-
         ```python
         from embedwire.llama_index import EmbedwireEmbedding
 

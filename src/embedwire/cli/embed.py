@@ -141,8 +141,6 @@ def embed(
     ] = False,
 ) -> None:
     """Embed whole corpora: JSON Lines, CSV, Parquet or text → vectors in files; a crash loses what was in flight."""
-    from embedwire.bulk import command
-
     arguments: dict[str, Any] = {
         "text_column": text_column,
         "id_column": id_column,
@@ -158,23 +156,26 @@ def embed(
         "overwrite": overwrite,
     }
     ended = "Stopped. What was done is kept; go on with --resume." if out and not dry_run else "Stopped."
-    with stopped(ended), command.one_line():
-        client = command.client(
-            url,
-            model=model,
-            dimensions=dimensions,
-            normalize=normalize,
-            prompts=prompts,
-            too_long=too_long,
-            extra_body=extra_body,
-            batch_size=batch_size,
-            concurrency=concurrency,
-            timeout=timeout,
-            cache=command.cache(cache, cache_bytes),
-        )
-        if dry_run:
-            command.look(inputs, client, arguments, as_json=as_json)
-        elif not out:
-            raise typer.BadParameter("say where the vectors go.", param_hint="--out")
-        else:
-            command.run(inputs, out, client, {**arguments, **output}, quiet=quiet, as_json=as_json)
+    with stopped(ended):
+        from embedwire.bulk import command
+
+        with command.one_line():
+            client = command.client(
+                url,
+                model=model,
+                dimensions=dimensions,
+                normalize=normalize,
+                prompts=prompts,
+                too_long=too_long,
+                extra_body=extra_body,
+                batch_size=batch_size,
+                concurrency=concurrency,
+                timeout=timeout,
+                cache=command.cache(cache, cache_bytes),
+            )
+            if dry_run:
+                command.look(inputs, client, arguments, as_json=as_json)
+            elif not out:
+                raise typer.BadParameter("say where the vectors go.", param_hint="--out")
+            else:
+                command.run(inputs, out, client, {**arguments, **output}, quiet=quiet, as_json=as_json)

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from embedwire.cli.app import app
+from embedwire.cli.app import app, stopped
 
 
 @app.command()
@@ -78,26 +78,27 @@ def gateway(
         raise typer.BadParameter(
             "it is empty; leave it out where the servers want none.", param_hint="--server-key"
         )
-    from embedwire.gateway import Limits, ServeError, To, run
+    with stopped("Stopped."):
+        from embedwire.gateway import Limits, ServeError, To, run
 
-    try:
-        run(
-            To(
-                urls=servers,
-                key=server_key,
-                timeout=timeout,
-                queued=max_queued,
-                same_model=same_model,
-                hedge=_hedge(hedge),
-            ),
-            host,
-            port,
-            api_keys=keys,
-            limits=Limits(body=max_body * 2**20, texts=max_texts, queued=max_queued),
-            grace=grace,
-        )
-    except ServeError as error:
-        sys.exit(str(error))
+        try:
+            run(
+                To(
+                    urls=servers,
+                    key=server_key,
+                    timeout=timeout,
+                    queued=max_queued,
+                    same_model=same_model,
+                    hedge=_hedge(hedge),
+                ),
+                host,
+                port,
+                api_keys=keys,
+                limits=Limits(body=max_body * 2**20, texts=max_texts, queued=max_queued),
+                grace=grace,
+            )
+        except ServeError as error:
+            sys.exit(str(error))
 
 
 def _hedge(value: str | None) -> str | float | None:
