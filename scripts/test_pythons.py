@@ -74,13 +74,14 @@ def run(version: str, python: Path) -> bool:
     folder = ROOT / ".venv-pythons" / version
     mine = folder / ("Scripts" if os.name == "nt" else "bin") / "python"
     ready = folder / ".ready"
-    if not ready.exists() or ready.stat().st_mtime < (ROOT / "pyproject.toml").stat().st_mtime:
+    newest = max(path.stat().st_mtime for path in (ROOT / "pyproject.toml", Path(__file__)))
+    if not ready.exists() or ready.stat().st_mtime < newest:
         print(f"Python {version}: installing what its tests need ...", flush=True)
         install = [mine, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
         for command in (
             [python, "-m", "venv", folder],
             [*install, "--upgrade", "pip>=25.1"],
-            [*install, "-e", ".[cli,langchain]", "--group", "tests"],
+            [*install, "-e", ".[cli,langchain,llama-index]", "--group", "tests"],
         ):
             if subprocess.run(command, cwd=ROOT).returncode:
                 return False
