@@ -40,6 +40,7 @@ lint: $(VENV)/.dev ## style and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/basedpyright --pythonpath $(BIN)/python
 
 docs: .venv-docs/.ready ## the documentation site, in site/; a dead link or a warning is an error
 	$(subst $(VENV),.venv-docs,$(BIN))/python scripts/build_site.py
