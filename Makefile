@@ -8,7 +8,7 @@ endif
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo test test-unit lint docs fuzz soak compare-faults bench clean
+.PHONY: demo test test-unit test-ray test-recipes lint docs fuzz soak compare-faults bench clean
 
 FUZZ_SECONDS ?= 300
 SOAK_SECONDS ?= 600
@@ -21,6 +21,12 @@ test: $(VENV)/.dev ## every test, those against a real llama.cpp server included
 
 test-unit: $(VENV)/.dev ## the pure tests, between two thoughts
 	$(BIN)/python -m pytest tests/unit -m "not slow"
+
+test-ray: .venv-ray/.ready ## on a real Ray of two workers, one of which is killed, and the driver too
+	$(subst $(VENV),.venv-ray,$(BIN))/python -m pytest tests/ray
+
+test-recipes: .venv-recipes/.ready ## every recipe of docs/RECIPES.md, with the real package; PySpark needs Java
+	$(subst $(VENV),.venv-recipes,$(BIN))/python -m pytest tests/recipes
 
 lint: $(VENV)/.dev ## style and types
 	$(BIN)/ruff check .
@@ -61,6 +67,16 @@ $(VENV)/.demo: pyproject.toml | $(BIN)/python
 .venv-peers/.ready: pyproject.toml benchmarks/faults/requirements.txt
 	$(PYTHON) -m venv .venv-peers
 	$(subst $(VENV),.venv-peers,$(BIN))/python -m pip install --quiet -e ".[langchain,llama-index]" -r benchmarks/faults/requirements.txt
+	touch $@
+
+.venv-ray/.ready: pyproject.toml tests/ray/requirements.txt
+	$(PYTHON) -m venv .venv-ray
+	$(subst $(VENV),.venv-ray,$(BIN))/python -m pip install --quiet -e ".[cli,ray]" -r tests/ray/requirements.txt
+	touch $@
+
+.venv-recipes/.ready: pyproject.toml tests/recipes/requirements.txt
+	$(PYTHON) -m venv .venv-recipes
+	$(subst $(VENV),.venv-recipes,$(BIN))/python -m pip install --quiet -e ".[cli,ray]" -r tests/recipes/requirements.txt
 	touch $@
 
 .venv-bench/.ready: pyproject.toml benchmarks/speed/requirements.txt scripts/make_minilm_gguf.py
