@@ -57,9 +57,16 @@ def test_usages_add_up() -> None:
         seconds=1.0,
         truncated=1,
         averaged=2,
+        cached=3,
         since=one.since,
     )
     total = summed([other, first, first])
     assert (total.texts, total.characters, total.tokens, total.requests) == (6, 60, 14, 3.0)
-    assert (total.repeats, total.seconds, total.truncated, total.averaged) == (1.0, 2.0, 2, 4)
+    assert (total.repeats, total.seconds, total.truncated, total.averaged, total.cached) == (
+        1.0,
+        2.0,
+        2,
+        4,
+        6,
+    )
     assert total.since == one.since

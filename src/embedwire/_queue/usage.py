@@ -56,6 +56,7 @@ def summed(several: Iterable[Usage]) -> Usage:
         seconds=sum(one.seconds for one in them),
         truncated=sum(one.truncated for one in them),
         averaged=sum(one.averaged for one in them),
+        cached=sum(one.cached for one in them),
         since=min((one.since for one in them), default=datetime.datetime.now(datetime.timezone.utc)),
     )
 
