@@ -19,7 +19,7 @@ $(shell rm -rf $(VENV))
 endif
 endif
 
-.PHONY: demo test test-unit test-pythons lint docs dist fuzz soak compare-faults bench clean
+.PHONY: demo test test-unit test-pythons test-ray test-recipes lint docs dist fuzz soak compare-faults bench clean
 
 FUZZ_SECONDS ?= 300
 SOAK_SECONDS ?= 600
@@ -35,6 +35,12 @@ test-unit: $(VENV)/.dev ## the pure tests, between two thoughts
 
 test-pythons: $(VENV)/.dev ## a part of the tests on each other Python that the package claims
 	$(BIN)/python scripts/test_pythons.py
+
+test-ray: .venv-ray/.ready ## on a real Ray of two workers, one of which is killed, and the driver too
+	$(subst $(VENV),.venv-ray,$(BIN))/python -m pytest tests/ray
+
+test-recipes: .venv-recipes/.ready ## every recipe of docs/RECIPES.md, with the real package; PySpark needs Java
+	$(subst $(VENV),.venv-recipes,$(BIN))/python -m pytest tests/recipes
 
 lint: $(VENV)/.dev ## style and types
 	$(BIN)/ruff check .
@@ -89,6 +95,20 @@ $(VENV)/.demo: pyproject.toml | $(BIN)/python
 	@echo "Installing embedwire and other clients into .venv-peers: a minute or two ..."
 	@$(PYTHON) -m venv .venv-peers
 	@$(subst $(VENV),.venv-peers,$(BIN))/python -m pip install --quiet -e ".[langchain,llama-index]" -r benchmarks/faults/requirements.txt
+	@touch $@
+
+.venv-ray/.ready: pyproject.toml tests/ray/requirements.txt
+	@$(PYTHON) -c '$(OLD)'
+	@echo "Installing Ray into .venv-ray: a minute or two ..."
+	@$(PYTHON) -m venv .venv-ray
+	@$(subst $(VENV),.venv-ray,$(BIN))/python -m pip install --quiet -e ".[cli,ray]" -r tests/ray/requirements.txt
+	@touch $@
+
+.venv-recipes/.ready: pyproject.toml tests/recipes/requirements.txt
+	@$(PYTHON) -c '$(OLD)'
+	@echo "Installing what the recipes are for into .venv-recipes: some minutes ..."
+	@$(PYTHON) -m venv .venv-recipes
+	@$(subst $(VENV),.venv-recipes,$(BIN))/python -m pip install --quiet -e ".[cli,ray]" -r tests/recipes/requirements.txt
 	@touch $@
 
 .venv-bench/.ready: pyproject.toml benchmarks/speed/requirements.txt scripts/make_minilm_gguf.py

@@ -34,7 +34,7 @@ from tests.unit.source import (
     written,
 )
 
-ADAPTERS = ("langchain.py", "llama_index.py", "_pydantic.py")
+ADAPTERS = ("langchain.py", "llama_index.py", "ray.py", "_pydantic.py")
 CLI = tuple(name for name in MODULES if name.startswith("cli/"))
 SHELL = ("__init__.py", "__main__.py", *CLI, *ADAPTERS)
 BULK = [name for name in MODULES if name.startswith("bulk/")]
@@ -43,7 +43,7 @@ CORE = [name for name in MODULES if name not in (*SHELL, *BULK, *TUNE)]
 DOORS = [f"{room}/__init__.py" for room in ROOMS]
 # The floors of the house, highest first: an import runs down, or stays on its floor.
 FLOORS = [
-    ("langchain.py", "llama_index.py"),
+    ("langchain.py", "llama_index.py", "ray.py"),
     ("_pydantic.py",),
     ("tune",),
     ("bulk",),
@@ -193,7 +193,12 @@ class TestImports:
 
     @pytest.mark.parametrize(
         ("name", "framework"),
-        [("langchain.py", {"langchain_core"}), ("llama_index.py", {"llama_index"}), ("_pydantic.py", set())],
+        [
+            ("langchain.py", {"langchain_core"}),
+            ("llama_index.py", {"llama_index"}),
+            ("ray.py", {"ray", "numpy", "pandas"}),
+            ("_pydantic.py", set()),
+        ],
     )
     def test_an_adapter_knows_one_framework(self, name: str, framework: set[str]) -> None:
         """An adapter imports its framework, pydantic that comes with it, and the core; what two share, neither."""

@@ -126,6 +126,22 @@ def embed(
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace what is there.", rich_help_panel=RUN)
     ] = False,
+    engine: Annotated[
+        str, typer.Option(help="local, or ray: tasks of a cluster, a file each.", rich_help_panel=RUN)
+    ] = "local",
+    address: Annotated[
+        str | None,
+        typer.Option(
+            help="The Ray cluster, or auto. Default: RAY_ADDRESS, else one is started here.",
+            rich_help_panel=RUN,
+        ),
+    ] = None,
+    workers: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help="Ray tasks at a time. Default: as many as there are CPUs.", rich_help_panel=RUN
+        ),
+    ] = None,
     dry_run: Annotated[
         bool,
         typer.Option(
@@ -147,7 +163,7 @@ def embed(
         "keep": [name.strip() for name in keep.split(",") if name.strip()],
         "input_format": input_format,
     }
-    output = {
+    output: dict[str, Any] = {
         "output_format": output_format,
         "dtype": dtype,
         "rows_per_file": rows_per_file,
@@ -178,4 +194,5 @@ def embed(
             elif not out:
                 raise typer.BadParameter("say where the vectors go.", param_hint="--out")
             else:
+                output["engine"] = command.engine(engine, address, workers)
                 command.run(inputs, out, client, {**arguments, **output}, quiet=quiet, as_json=as_json)
