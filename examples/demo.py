@@ -9,8 +9,11 @@ not, the demo says so and ends with exit code 1.
     python examples/demo.py "What may the police not do?"    # your own questions, not checked
 """
 
+# ruff: noqa: E402 - Ctrl-C is looked after before the imports that take seconds
+
 import os
 import re
+import signal
 import subprocess
 import sys
 import time
@@ -18,6 +21,15 @@ import unicodedata
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+
+def stop(*_: object) -> None:
+    os.write(2, b"Stopped.\n")
+    os._exit(130)
+
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGINT, stop)
 
 from langchain_core.documents import Document
 from langchain_core.vectorstores import InMemoryVectorStore
@@ -182,4 +194,9 @@ def cut(text: str, width: int) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:
+        print("Stopped.", file=sys.stderr)
+        sys.exit(130)

@@ -1,6 +1,6 @@
 """FastAPI: one client for the life of the application, shared by every request.
 
-    pip install embedwire fastapi uvicorn
+    pip install . fastapi uvicorn   # in a clone of the repository
     llama-server -m model.gguf --embeddings --port 8080
     uvicorn examples.fastapi_app:app
 

@@ -1,6 +1,6 @@
 """The client alone, in an application that owns its event loop.
 
-    pip install embedwire
+    pip install .   # in a clone of the repository
     llama-server -m model.gguf --embeddings --port 8080
     python examples/plain_async.py
 

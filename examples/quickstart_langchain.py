@@ -1,6 +1,6 @@
 """LangChain: a vector store and a retriever over your own embedding server.
 
-    pip install "embedwire[langchain]"
+    pip install ".[langchain]"   # in a clone of the repository
     llama-server -m model.gguf --embeddings --port 8080
     python examples/quickstart_langchain.py
 

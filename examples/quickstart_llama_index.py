@@ -1,6 +1,6 @@
 """LlamaIndex: an ingestion pipeline, an index and a retriever over your own embedding server; no LLM needed.
 
-    pip install "embedwire[llama-index]"
+    pip install ".[llama-index]"   # in a clone of the repository
     llama-server -m model.gguf --embeddings --port 8080
     python examples/quickstart_llama_index.py
 

@@ -4,6 +4,7 @@
 loop. Drop-in adapters: `embedwire.langchain.EmbedwireEmbeddings`, `embedwire.llama_index.EmbedwireEmbedding`.
 """
 
+from embedwire import _starting as _starting  # first, for whoever presses Ctrl-C during the rest
 from embedwire._clients.own import EmbeddingClient
 from embedwire._clients.progress import Progress
 from embedwire._clients.shared import SharedEmbeddingClient

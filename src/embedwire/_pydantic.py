@@ -23,6 +23,7 @@ from pydantic import (
 from pydantic_core import ErrorDetails, InitErrorDetails, PydanticCustomError
 from typing_extensions import Self
 
+from embedwire._clients.manual import arguments_of
 from embedwire._clients.shared import SharedEmbeddingClient
 from embedwire._queue.usage import Usage
 from embedwire._servers.known import ServerInfo
@@ -35,6 +36,7 @@ from embedwire._settings.options import (
     BatchLimits,
     ByKind,
     Encoding,
+    Family,
     Prompts,
     RateLimit,
     RetryPolicy,
@@ -98,7 +100,7 @@ class Options(BaseModel):
     max_retries: SkipValidation[int | RetryPolicy] = Field(default=2, frozen=True)
     dimensions: SkipValidation[int | None] = Field(default=None, frozen=True)
     normalize: SkipValidation[bool] = Field(default=False, frozen=True)
-    prompts: SkipValidation[Prompts | str | None] = Field(default=None, frozen=True)
+    prompts: SkipValidation[Prompts | Family | str | None] = Field(default=None, frozen=True)
     encoding: SkipValidation[Encoding | None] = Field(default="auto", frozen=True)
     extra_body: SkipValidation[dict[str, Any] | ByKind | None] = Field(default=None, frozen=True)
     too_long: SkipValidation[TooLong] = Field(default="raise", frozen=True)
@@ -165,7 +167,17 @@ class Options(BaseModel):
         return self._client.wait_ready(timeout)
 
     async def await_ready(self, timeout: float = 60.0) -> ServerInfo:
-        """As `wait_ready`, without blocking the loop."""
+        """Waits until the server embeds, and asks what it is, without blocking the loop.
+
+        Args:
+            timeout: Seconds to wait in all.
+
+        Returns:
+            What the server is, as far as it tells: software, model, dimensions, slots, context.
+
+        Raises:
+            RequestError: The server was not ready in time, or never will be: the message says why.
+        """
         return await self._client.await_ready(timeout)
 
     def usage(self) -> Usage:
@@ -185,7 +197,11 @@ class Options(BaseModel):
         return self.server_info().dimensions or len(self._client.embed_query(_WORD))
 
     async def aget_dimensions(self) -> int:
-        """As `get_dimensions`, without blocking the loop."""
+        """Numbers per vector, without blocking the loop; embeds a word where nothing told yet.
+
+        Raises:
+            RequestError: It got no vector.
+        """
         return self.server_info().dimensions or len(await self._client.aembed_query(_WORD))
 
     def close(self) -> None:
@@ -193,7 +209,7 @@ class Options(BaseModel):
         self._client.close()
 
     async def aclose(self) -> None:
-        """As `close`."""
+        """Gives up the connections, without blocking the loop; objects that are merely dropped do it too."""
         await self._client.aclose()
 
     def __repr_args__(self) -> Iterator[tuple[str | None, Any]]:
@@ -246,6 +262,10 @@ class Options(BaseModel):
 
 
 OPTIONS = tuple(Options.model_fields)
+ABOUT = arguments_of(SharedEmbeddingClient)  # what is said of each option
+for _name in OPTIONS:
+    Options.model_fields[_name].description = ABOUT.get(_name)
+Options.model_rebuild(force=True)
 _WORD = "ready"  # that is embedded to see how wide a vector is
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 try:
@@ -9,10 +10,11 @@ try:
     from pydantic import ConfigDict, Field
 except ModuleNotFoundError as missing:
     raise ModuleNotFoundError(
-        'embedwire.langchain needs langchain-core: pip install "embedwire[langchain]"', name=missing.name
+        'embedwire.langchain needs langchain-core: install embedwire with its extra "langchain"',
+        name=missing.name,
     ) from None
 
-from embedwire._pydantic import Options
+from embedwire._pydantic import ABOUT, Options
 
 __all__ = ["EmbedwireEmbeddings"]
 
@@ -21,10 +23,9 @@ class EmbedwireEmbeddings(Options, Embeddings):
     """Embeddings from your own server: llama.cpp, vLLM, TEI, Infinity, Ollama, or any OpenAI-compatible one.
 
     Setup:
-        Install the extra, and start a server, for instance llama.cpp's.
+        Install embedwire with its extra ``langchain``, and start a server, for instance llama.cpp's.
 
         ```bash
-        pip install "embedwire[langchain]"
         llama-server -m model.gguf --embeddings --port 8080
         ```
 
@@ -79,8 +80,10 @@ class EmbedwireEmbeddings(Options, Embeddings):
         frozen=True,  # the settings are read once, so a later change would be silently ignored
     )
 
-    model: str | None = None
-    model_name: str | None = Field(default=None, exclude=True, repr=False)
+    model: str | None = Field(default=None, description=ABOUT.get("model"))
+    model_name: str | None = Field(
+        default=None, exclude=True, repr=False, description="The same as ``model``."
+    )
 
     @property
     def cache_namespace(self) -> str:
@@ -100,18 +103,66 @@ class EmbedwireEmbeddings(Options, Embeddings):
         """Checks the arguments; connects to nothing."""
         self._connect(self.model)
 
-    def embed_documents(self, texts: list[str]) -> list[list[float]]:
-        """One vector per text, in their order; raises `embedwire.RequestError` if any text got none."""
+    def embed_documents(self, texts: Sequence[str]) -> list[list[float]]:
+        """Embeds documents; blocks this thread.
+
+        Args:
+            texts: Any number; equal ones travel once. They get the prompt for documents, where there is one.
+
+        Returns:
+            One vector per text, in their order, as Python floats.
+
+        Raises:
+            InputError: A text is not a str, or not valid Unicode; nothing was sent.
+            RequestError: A text got no vector; ``completed`` on the error has those that did.
+            Overloaded: The queue is full.
+        """
         return self._client.embed(texts, "document")
 
     def embed_query(self, text: str) -> list[float]:
-        """The vector of a query; raises `embedwire.RequestError` if it got none."""
+        """Embeds one query, ahead of documents that wait; blocks this thread.
+
+        Args:
+            text: It gets the prompt for queries, where there is one.
+
+        Returns:
+            Its vector, as Python floats.
+
+        Raises:
+            InputError: The text is not a str, or not valid Unicode; nothing was sent.
+            RequestError: It got no vector.
+            Overloaded: The queue is full.
+        """
         return self._client.embed_query(text)
 
-    async def aembed_documents(self, texts: list[str]) -> list[list[float]]:
-        """As `embed_documents`, without blocking the loop."""
+    async def aembed_documents(self, texts: Sequence[str]) -> list[list[float]]:
+        """Embeds documents, without blocking the loop.
+
+        Args:
+            texts: Any number; equal ones travel once. They get the prompt for documents, where there is one.
+
+        Returns:
+            One vector per text, in their order, as Python floats.
+
+        Raises:
+            InputError: A text is not a str, or not valid Unicode; nothing was sent.
+            RequestError: A text got no vector; ``completed`` on the error has those that did.
+            Overloaded: The queue is full.
+        """
         return await self._client.aembed(texts, "document")
 
     async def aembed_query(self, text: str) -> list[float]:
-        """As `embed_query`, without blocking the loop."""
+        """Embeds one query, ahead of documents that wait, without blocking the loop.
+
+        Args:
+            text: It gets the prompt for queries, where there is one.
+
+        Returns:
+            Its vector, as Python floats.
+
+        Raises:
+            InputError: The text is not a str, or not valid Unicode; nothing was sent.
+            RequestError: It got no vector.
+            Overloaded: The queue is full.
+        """
         return await self._client.aembed_query(text)

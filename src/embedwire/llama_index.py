@@ -11,11 +11,11 @@ try:
     from pydantic import Field, SerializationInfo, SerializerFunctionWrapHandler, model_serializer
 except ModuleNotFoundError as missing:
     raise ModuleNotFoundError(
-        'embedwire.llama_index needs llama-index-core: pip install "embedwire[llama-index]"',
+        'embedwire.llama_index needs llama-index-core: install embedwire with its extra "llama-index"',
         name=missing.name,
     ) from None
 
-from embedwire._pydantic import DECISIVE, OPTIONS, Options
+from embedwire._pydantic import ABOUT, DECISIVE, OPTIONS, Options
 from embedwire.exceptions import InputError
 
 __all__ = ["EmbedwireEmbedding"]
@@ -47,8 +47,6 @@ class EmbedwireEmbedding(Options, BaseEmbedding):
         pydantic.ValidationError: An argument is wrong; the message names it and says the cure.
 
     Examples:
-        `pip install "embedwire[llama-index]"`
-
         ```python
         from embedwire.llama_index import EmbedwireEmbedding
 
@@ -59,10 +57,18 @@ class EmbedwireEmbedding(Options, BaseEmbedding):
 
     SERVED: ClassVar[str | None] = "unknown"  # LlamaIndex's own default name
 
-    model_name: str = Field(default="unknown", frozen=True)
-    model: str | None = Field(default=None, frozen=True, exclude=True, repr=False)
-    embed_batch_size: int = Field(default=256, gt=0, le=2048, exclude=True)
-    num_workers: int | None = Field(default=None, exclude=True)
+    model_name: str = Field(default="unknown", frozen=True, description=ABOUT.get("model"))
+    model: str | None = Field(
+        default=None, frozen=True, exclude=True, repr=False, description="The same as ``model_name``."
+    )
+    embed_batch_size: int = Field(
+        default=256, gt=0, le=2048, exclude=True, description="Texts that LlamaIndex hands over at once."
+    )
+    num_workers: int | None = Field(
+        default=None,
+        exclude=True,
+        description="Batches that LlamaIndex hands over side by side, where it is async.",
+    )
 
     def model_post_init(self, context: Any, /) -> None:
         """Checks the arguments; connects to nothing."""

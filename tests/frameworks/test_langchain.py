@@ -462,4 +462,6 @@ class TestArguments:
 def test_says_what_to_install() -> None:
     """Without langchain-core the import fails with one sentence that has the pip command."""
     last = last_words_without("langchain_core", "embedwire.langchain")
-    assert last.endswith('embedwire.langchain needs langchain-core: pip install "embedwire[langchain]"')
+    assert last.endswith(
+        'embedwire.langchain needs langchain-core: install embedwire with its extra "langchain"'
+    )

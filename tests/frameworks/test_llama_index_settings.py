@@ -205,4 +205,6 @@ class TestArguments:
 def test_says_what_to_install() -> None:
     """Without llama-index-core the import fails with one sentence that has the pip command."""
     last = last_words_without("llama_index", "embedwire.llama_index")
-    assert last.endswith('embedwire.llama_index needs llama-index-core: pip install "embedwire[llama-index]"')
+    assert last.endswith(
+        'embedwire.llama_index needs llama-index-core: install embedwire with its extra "llama-index"'
+    )

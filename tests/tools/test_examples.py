@@ -74,6 +74,75 @@ def test_an_example_without_a_server_says_what_to_check() -> None:
     assert "Check that the server runs" in ran.stderr
 
 
+RESUME = [*STRICT, "examples/resume_by_hand.py"]
+
+
+def resumed(server: EmbeddingServer, folder: Path) -> dict[str, str]:
+    """The environment of the example that a kill interrupts."""
+    return {**os.environ, "EMBEDWIRE_URL": server.url, "OUT": str(folder / "out.npy"), "PYTHONUTF8": "1"}
+
+
+def rows(path: Path, texts: list[str]) -> Path:
+    """A file of rows."""
+    path.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts), "utf-8")
+    return path
+
+
+@pytest.mark.slow
+def test_resume_by_hand_survives_kills(tmp_path: Path) -> None:
+    """Two kills in the middle: every row once and in its place, few texts sent twice, a whole file at the end."""
+    texts = numbered(4000)
+    command = [sys.executable, "examples/resume_by_hand.py", rows(tmp_path / "rows.jsonl", texts)]
+    out = tmp_path / "out.npy"
+    with EmbeddingServer(latency=0.02) as server:
+        for kills in (1, 2):
+            with subprocess.Popen(
+                command, cwd=ROOT, env=resumed(server, tmp_path), stdout=subprocess.DEVNULL
+            ) as process:
+                server.wait(lambda least=kills * 200: len(server.batches) >= least, timeout=60)
+                process.kill()
+            assert not out.exists()
+        sent = sum(map(len, server.batches))
+        ran = subprocess.run(
+            command, cwd=ROOT, env=resumed(server, tmp_path), capture_output=True, text=True, check=True
+        )
+        there = int(ran.stdout.split(" of 4000 rows are there.")[0])
+        assert sent - 300 < there < sent
+        assert sum(map(len, server.batches)) < 4400
+        again = subprocess.run(
+            command, cwd=ROOT, env=resumed(server, tmp_path), capture_output=True, text=True, check=False
+        )
+        assert (again.returncode, again.stderr) == (1, f"{out} is there already.\n")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out.npy", "rows.jsonl"]
+    matrix = np.load(out)
+    assert all(is_vector_of(row, text, tolerance=1e-6) for row, text in zip(matrix, texts, strict=True))
+
+
+@needs_signals
+def test_resume_by_hand_takes_a_file_and_ctrl_c(tmp_path: Path) -> None:
+    """Rows of a file in any script; Ctrl-C is one line that says how to go on, and the second run does."""
+    texts = [f"행 {number}" for number in range(1000)]
+    command = [*RESUME, str(rows(tmp_path / "rows.jsonl", texts))]
+    with EmbeddingServer(latency=0.05) as server:
+        with subprocess.Popen(
+            command,
+            cwd=ROOT,
+            env=resumed(server, tmp_path),
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+        ) as process:
+            server.wait(lambda: len(server.batches) >= 40, timeout=60)
+            process.send_signal(signal.SIGINT)
+            _, said = process.communicate(timeout=60)
+        assert (process.returncode, complaints(said).strip()) == (130, "Stopped; start it again to go on.")
+    with EmbeddingServer() as server:
+        subprocess.run(command, cwd=ROOT, env=resumed(server, tmp_path), capture_output=True, check=True)
+        assert sum(map(len, server.batches)) < 1000
+    matrix = np.load(tmp_path / "out.npy")
+    assert all(is_vector_of(row, text, tolerance=1e-6) for row, text in zip(matrix, texts, strict=True))
+
+
 @pytest.mark.slow
 def test_demo_finds_the_right_articles_in_both_languages() -> None:
     """The demo ends with 0 and the right answers, and fits into 80 columns."""

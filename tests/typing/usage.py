@@ -159,7 +159,8 @@ async def own_loop() -> None:
         assert_type(stream.failures, dict[int, RequestError])
         await stream.aclose()
 
-        await client.embed("text")  # type: ignore[arg-type]
+        assert_type(await client.embed(("one", "two")), list[list[float]])
+        assert_type(await client.embed_array(("one", "two"), "query"), Floats)
         await client.embed(["text"], kind="passage")  # type: ignore[arg-type]
         await client.embed_query(["text"])  # type: ignore[arg-type]
         client.stream([1])  # type: ignore[list-item]

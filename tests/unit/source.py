@@ -199,11 +199,15 @@ def _functions(node: ast.AST, path: str) -> Iterator[tuple[str, Function]]:
 
 
 def length(node: Function | ast.ClassDef) -> int:
-    """Lines of a function or a class, without its docstring."""
-    first, whole = node.body[0], (node.end_lineno or 0) - node.lineno + 1
-    if not ast.get_docstring(node):
-        return whole
-    return whole - ((first.end_lineno or 0) - first.lineno + 1)
+    """Lines of a function or a class, without docstrings: its own, and those of what is in it."""
+    whole = (node.end_lineno or 0) - node.lineno + 1
+    return whole - sum(map(_docstring, ast.walk(node)))
+
+
+def _docstring(node: ast.AST) -> int:
+    if not isinstance(node, Function | ast.ClassDef) or not ast.get_docstring(node):
+        return 0
+    return (node.body[0].end_lineno or 0) - node.body[0].lineno + 1
 
 
 FORKS = (

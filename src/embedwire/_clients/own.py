@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import time
 import weakref
-from collections.abc import AsyncIterable, Iterable
+from collections.abc import AsyncIterable, Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from embedwire._clients import fork
 from embedwire._clients.asyncio_only import check_asyncio
 from embedwire._clients.base import Client
+from embedwire._clients.brief import brief
 from embedwire._clients.first_use import too_late
 from embedwire._clients.lists import no_vectors, to_lists
 from embedwire._clients.progress import Show, Watch, watch_of, watched
@@ -69,7 +70,7 @@ class EmbeddingClient(Client):
         await self.close()
 
     async def embed(
-        self, texts: list[str], kind: Kind = "document", *, progress: Show | bool | None = None
+        self, texts: Sequence[str], kind: Kind = "document", *, progress: Show | bool | None = None
     ) -> list[list[float]]:
         """Embeds texts.
 
@@ -89,10 +90,14 @@ class EmbeddingClient(Client):
             Overloaded: The queue is full.
             UsageError: The client is closed, or belongs to another loop.
         """
-        return await in_turns(to_lists(await self.embed_array(texts, kind, progress=progress)))
+        with brief:
+            return await in_turns(to_lists(await self.embed_array(texts, kind, progress=progress)))
 
     async def embed_query(self, text: str) -> list[float]:
-        """Embeds one query.
+        """Embeds one query, ahead of documents that wait.
+
+        Args:
+            text: It gets the prompt for queries, where there is one.
 
         Returns:
             Its vector, as Python floats.
@@ -100,21 +105,24 @@ class EmbeddingClient(Client):
         Raises:
             InputError: The text is not a str, or not valid Unicode; nothing was sent.
             RequestError: It got no vector.
+            Overloaded: The queue is full.
+            UsageError: The client is closed, or belongs to another loop.
         """
         begun = time.monotonic()
-        vectors = await self._embed([check_text(text)], "query", begun)
+        with brief:
+            vectors = await self._embed([check_text(text)], "query", begun)
         vector: list[float] = vectors[0].tolist()
         return vector
 
     async def embed_array(
-        self, texts: list[str], kind: Kind = "document", *, progress: Show | bool | None = None
+        self, texts: Sequence[str], kind: Kind = "document", *, progress: Show | bool | None = None
     ) -> NDArray[np.float32]:
         """Embeds texts into one array; the cheapest way for many.
 
         Args:
             texts: Any number; equal ones travel once.
-            kind: ``"document"`` or ``"query"``.
-            progress: See `embed`.
+            kind: ``"document"`` or ``"query"``: decides the prompt; queries go first.
+            progress: True for a bar, or a function that gets a `Progress` twice a second and at the end.
 
         Returns:
             float32, shape ``(len(texts), dimensions)``, in C order.
@@ -122,15 +130,18 @@ class EmbeddingClient(Client):
         Raises:
             InputError: A text is not a str, or not valid Unicode; nothing was sent.
             RequestError: A text got no vector; ``completed`` on the error has those that did.
+            Overloaded: The queue is full.
+            UsageError: The client is closed, or belongs to another loop.
         """
         begun = time.monotonic()
-        check_asyncio()
-        texts = await in_turns(checked(texts))
-        check_kind(kind)
-        if not texts:
-            return no_vectors(self.server_info().dimensions)
-        watch = watch_of(progress, len(texts))
-        return await watched(self._embed(texts, kind, begun, watch=watch), watch)
+        with brief:
+            check_asyncio()
+            listed = await in_turns(checked(texts))
+            check_kind(kind)
+            if not listed:
+                return no_vectors(self.server_info().dimensions)
+            watch = watch_of(progress, len(listed))
+            return await watched(self._embed(listed, kind, begun, watch=watch), watch)
 
     def stream(
         self,
@@ -166,11 +177,15 @@ class EmbeddingClient(Client):
         Args:
             timeout: Seconds to wait in all.
 
+        Returns:
+            What the server is, as far as it tells: software, model, dimensions, slots, context.
+
         Raises:
             RequestError: The server was not ready in time, or never will be: the message says why.
         """
-        check_seconds("timeout", timeout, none=False)
-        return await (await self._attach(time.monotonic())).wait_ready(timeout)
+        with brief:
+            check_seconds("timeout", timeout, none=False)
+            return await (await self._attach(time.monotonic())).wait_ready(timeout)
 
     async def close(self) -> None:
         """Closes the connections; calls under way end with `UsageError`. Closing twice is fine."""

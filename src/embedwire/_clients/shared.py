@@ -6,13 +6,14 @@ import asyncio
 import concurrent.futures
 import time
 import weakref
-from collections.abc import AsyncIterable, Callable, Coroutine, Iterable
+from collections.abc import AsyncIterable, Callable, Coroutine, Iterable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from embedwire._clients.asyncio_only import check_asyncio
 from embedwire._clients.base import Client
 from embedwire._clients.bridge import Bridge
+from embedwire._clients.brief import brief
 from embedwire._clients.lists import no_vectors, to_lists
 from embedwire._clients.progress import Show, Watch, watch_of, watched
 from embedwire._clients.stream import AsyncStream, Feed, OnError, Stream, check_source, sizes_of, threaded
@@ -73,61 +74,165 @@ class SharedEmbeddingClient(Client):
         await self.aclose()
 
     def embed(
-        self, texts: list[str], kind: Kind = "document", *, progress: Show | bool | None = None
+        self, texts: Sequence[str], kind: Kind = "document", *, progress: Show | bool | None = None
     ) -> list[list[float]]:
-        """As `EmbeddingClient.embed`; blocks this thread, in which ``progress`` is called, too."""
-        return at_once(to_lists(self.embed_array(texts, kind, progress=progress)))
+        """Embeds texts; blocks this thread.
+
+        Args:
+            texts: Any number; equal ones travel once.
+            kind: ``"document"`` or ``"query"``: decides the prompt; queries go first.
+            progress: True for a bar, or a function that gets a `Progress` twice a second and at the end.
+
+        Returns:
+            One vector per text, in their order, as Python floats.
+
+        Raises:
+            InputError: A text is not a str, or not valid Unicode; nothing was sent.
+            RequestError: A text got no vector; ``completed`` on the error has those that did.
+            Overloaded: The queue is full.
+            UsageError: The client is closed, or this thread runs the loop that would do the work.
+        """
+        with brief:
+            return at_once(to_lists(self.embed_array(texts, kind, progress=progress)))
 
     async def aembed(
-        self, texts: list[str], kind: Kind = "document", *, progress: Show | bool | None = None
+        self, texts: Sequence[str], kind: Kind = "document", *, progress: Show | bool | None = None
     ) -> list[list[float]]:
-        """As `EmbeddingClient.embed`."""
-        return await in_turns(to_lists(await self.aembed_array(texts, kind, progress=progress)))
+        """Embeds texts, without blocking the loop.
+
+        Args:
+            texts: Any number; equal ones travel once.
+            kind: ``"document"`` or ``"query"``: decides the prompt; queries go first.
+            progress: True for a bar, or a function that gets a `Progress` twice a second and at the end.
+
+        Returns:
+            One vector per text, in their order, as Python floats.
+
+        Raises:
+            InputError: A text is not a str, or not valid Unicode; nothing was sent.
+            RequestError: A text got no vector; ``completed`` on the error has those that did.
+            Overloaded: The queue is full.
+            UsageError: The client is closed.
+        """
+        with brief:
+            return await in_turns(to_lists(await self.aembed_array(texts, kind, progress=progress)))
 
     def embed_query(self, text: str) -> list[float]:
-        """As `EmbeddingClient.embed_query`; blocks this thread."""
+        """Embeds one query, ahead of documents that wait; blocks this thread.
+
+        Args:
+            text: It gets the prompt for queries, where there is one.
+
+        Returns:
+            Its vector, as Python floats.
+
+        Raises:
+            InputError: The text is not a str, or not valid Unicode; nothing was sent.
+            RequestError: It got no vector.
+            Overloaded: The queue is full.
+            UsageError: The client is closed, or this thread runs the loop that would do the work.
+        """
         begun = time.monotonic()
-        vectors = self._bridge.wait(self._submit([check_text(text)], "query", begun))
+        with brief:
+            vectors = self._bridge.wait(self._submit([check_text(text)], "query", begun))
         vector: list[float] = vectors[0].tolist()
         return vector
 
     async def aembed_query(self, text: str) -> list[float]:
-        """As `EmbeddingClient.embed_query`."""
+        """Embeds one query, ahead of documents that wait, without blocking the loop.
+
+        Args:
+            text: It gets the prompt for queries, where there is one.
+
+        Returns:
+            Its vector, as Python floats.
+
+        Raises:
+            InputError: The text is not a str, or not valid Unicode; nothing was sent.
+            RequestError: It got no vector.
+            Overloaded: The queue is full.
+            UsageError: The client is closed.
+        """
         begun = time.monotonic()
-        vectors = await self._submit_async([check_text(text)], "query", begun)
+        with brief:
+            vectors = await self._submit_async([check_text(text)], "query", begun)
         vector: list[float] = vectors[0].tolist()
         return vector
 
     def embed_array(
-        self, texts: list[str], kind: Kind = "document", *, progress: Show | bool | None = None
+        self, texts: Sequence[str], kind: Kind = "document", *, progress: Show | bool | None = None
     ) -> NDArray[np.float32]:
-        """As `EmbeddingClient.embed_array`; blocks this thread, in which ``progress`` is called, too."""
+        """Embeds texts into one array, the cheapest way for many; blocks this thread.
+
+        Args:
+            texts: Any number; equal ones travel once.
+            kind: ``"document"`` or ``"query"``: decides the prompt; queries go first.
+            progress: True for a bar, or a function that gets a `Progress` twice a second and at the end.
+
+        Returns:
+            float32, shape ``(len(texts), dimensions)``, in C order.
+
+        Raises:
+            InputError: A text is not a str, or not valid Unicode; nothing was sent.
+            RequestError: A text got no vector; ``completed`` on the error has those that did.
+            Overloaded: The queue is full.
+            UsageError: The client is closed, or this thread runs the loop that would do the work.
+        """
         begun = time.monotonic()
-        texts = at_once(checked(texts))
-        check_kind(kind)
-        if not texts:
-            return no_vectors(self.server_info().dimensions)
-        self._bridge.check_waiter()
-        watch = watch_of(progress, len(texts))
-        return self._bridge.wait_watched(self._submit(texts, kind, begun, watch), watch)
+        with brief:
+            listed = at_once(checked(texts))
+            check_kind(kind)
+            if not listed:
+                return no_vectors(self.server_info().dimensions)
+            self._bridge.check_waiter()
+            watch = watch_of(progress, len(listed))
+            return self._bridge.wait_watched(self._submit(listed, kind, begun, watch), watch)
 
     async def aembed_array(
-        self, texts: list[str], kind: Kind = "document", *, progress: Show | bool | None = None
+        self, texts: Sequence[str], kind: Kind = "document", *, progress: Show | bool | None = None
     ) -> NDArray[np.float32]:
-        """As `EmbeddingClient.embed_array`."""
+        """Embeds texts into one array, the cheapest way for many, without blocking the loop.
+
+        Args:
+            texts: Any number; equal ones travel once.
+            kind: ``"document"`` or ``"query"``: decides the prompt; queries go first.
+            progress: True for a bar, or a function that gets a `Progress` twice a second and at the end.
+
+        Returns:
+            float32, shape ``(len(texts), dimensions)``, in C order.
+
+        Raises:
+            InputError: A text is not a str, or not valid Unicode; nothing was sent.
+            RequestError: A text got no vector; ``completed`` on the error has those that did.
+            Overloaded: The queue is full.
+            UsageError: The client is closed.
+        """
         begun = time.monotonic()
-        check_asyncio()
-        texts = await in_turns(checked(texts))
-        check_kind(kind)
-        if not texts:
-            return no_vectors(self.server_info().dimensions)
-        watch = watch_of(progress, len(texts))
-        return await watched(self._submit_async(texts, kind, begun, watch), watch)
+        with brief:
+            check_asyncio()
+            listed = await in_turns(checked(texts))
+            check_kind(kind)
+            if not listed:
+                return no_vectors(self.server_info().dimensions)
+            watch = watch_of(progress, len(listed))
+            return await watched(self._submit_async(listed, kind, begun, watch), watch)
 
     def stream(self, texts: Iterable[str], kind: Kind = "document", *, on_error: OnError = "raise") -> Stream:
-        """As `EmbeddingClient.stream`: ``for start, vectors in client.stream(texts)``.
+        """Embeds texts of unknown number in bounded memory: at most four times ``concurrency`` batches.
 
-        A list is read as it is needed, any other iterable in a thread of its own.
+        Args:
+            texts: A list is read as it is needed, any other iterable of str in a thread of its own, as fast as vectors
+                are taken.
+            kind: ``"document"`` or ``"query"``.
+            on_error: ``"raise"`` at the first text that fails, or ``"skip"`` it: then ``failures`` of the stream
+                has its error, by index. Failures that are not one text's own are raised always.
+
+        Returns:
+            ``for start, vectors in client.stream(texts)``: vectors of the texts from index ``start``
+            on, float32, in order.
+
+        Raises:
+            InputError: ``texts`` cannot be iterated; while iterating: a text is not a str, or not valid Unicode.
         """
         check_source(texts, asynchronous=False)
         check_kind(kind)
@@ -144,7 +249,21 @@ class SharedEmbeddingClient(Client):
         *,
         on_error: OnError = "raise",
     ) -> AsyncStream:
-        """As `EmbeddingClient.stream`. The texts are read on the caller's loop."""
+        """Embeds texts of unknown number in bounded memory: at most four times ``concurrency`` batches.
+
+        Args:
+            texts: Any iterable or async iterable of str; read on the caller's loop, not faster than vectors are taken.
+            kind: ``"document"`` or ``"query"``.
+            on_error: ``"raise"`` at the first text that fails, or ``"skip"`` it: then ``failures`` of the stream
+                has its error, by index. Failures that are not one text's own are raised always.
+
+        Returns:
+            ``async for start, vectors in client.astream(texts)``: vectors of the texts from index ``start``
+            on, float32, in order.
+
+        Raises:
+            InputError: ``texts`` cannot be iterated; while iterating: a text is not a str, or not valid Unicode.
+        """
         check_source(texts, asynchronous=True)
         check_kind(kind)
 
@@ -159,14 +278,40 @@ class SharedEmbeddingClient(Client):
         return AsyncStream(texts, feed, on_error=on_error)
 
     def wait_ready(self, timeout: float = 60.0) -> ServerInfo:
-        """As `EmbeddingClient.wait_ready`; blocks this thread."""
-        self._bridge.check_waiter()
-        return self._bridge.wait(self._waiting(timeout))
+        """Waits until the server embeds, and asks what it is; blocks this thread.
+
+        Polls ``/health``, then embeds one word.
+
+        Args:
+            timeout: Seconds to wait in all.
+
+        Returns:
+            What the server is, as far as it tells: software, model, dimensions, slots, context.
+
+        Raises:
+            RequestError: The server was not ready in time, or never will be: the message says why.
+        """
+        with brief:
+            self._bridge.check_waiter()
+            return self._bridge.wait(self._waiting(timeout))
 
     async def await_ready(self, timeout: float = 60.0) -> ServerInfo:
-        """As `EmbeddingClient.wait_ready`."""
-        check_asyncio()
-        return await asyncio.wrap_future(self._waiting(timeout))
+        """Waits until the server embeds, and asks what it is, without blocking the loop.
+
+        Polls ``/health``, then embeds one word.
+
+        Args:
+            timeout: Seconds to wait in all.
+
+        Returns:
+            What the server is, as far as it tells: software, model, dimensions, slots, context.
+
+        Raises:
+            RequestError: The server was not ready in time, or never will be: the message says why.
+        """
+        with brief:
+            check_asyncio()
+            return await asyncio.wrap_future(self._waiting(timeout))
 
     def close(self) -> None:
         """Ends this client's calls; the last client of a server closes its connections. Twice is fine."""
@@ -176,7 +321,7 @@ class SharedEmbeddingClient(Client):
             self._bridge.wait(closing)
 
     async def aclose(self) -> None:
-        """As `close`."""
+        """Ends this client's calls, without blocking the loop; the last client of a server closes its connections."""
         check_asyncio()
         closing = self._bridge.close()
         if closing is not None:

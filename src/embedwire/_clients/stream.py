@@ -21,6 +21,7 @@ from collections.abc import (
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, TypeVar
 
+from embedwire._clients.brief import brief
 from embedwire._clients.reader import read_in_thread
 from embedwire._clients.texts import check_text_at
 from embedwire._http.steps import PATIENCE
@@ -106,7 +107,8 @@ class AsyncStream:
         if self._broken:
             raise UsageError("this stream was cancelled while it was waited for; begin a new one")
         try:
-            return await self._pieces.__anext__()
+            with brief:
+                return await self._pieces.__anext__()
         except asyncio.CancelledError:
             self._broken = True  # else it would seem to be at its end
             raise
@@ -144,7 +146,8 @@ class Stream:
         return self
 
     def __next__(self) -> Piece:
-        piece = self._run(self._next)
+        with brief:
+            piece = self._run(self._next)
         if piece is None:
             raise StopIteration
         return piece

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 EXACT = 6  # digits of a share
@@ -40,6 +41,24 @@ class Usage:
     averaged: int
     cached: int
     since: datetime.datetime
+
+
+def summed(several: Iterable[Usage]) -> Usage:
+    """What several clients had embedded, together; ``since`` is the first one's."""
+    them = list(several)
+    tokens = [one.tokens for one in them if one.tokens is not None]
+    return Usage(
+        texts=sum(one.texts for one in them),
+        characters=sum(one.characters for one in them),
+        tokens=sum(tokens) if tokens else None,
+        requests=round(sum(one.requests for one in them), EXACT),
+        repeats=round(sum(one.repeats for one in them), EXACT),
+        seconds=sum(one.seconds for one in them),
+        truncated=sum(one.truncated for one in them),
+        averaged=sum(one.averaged for one in them),
+        cached=sum(one.cached for one in them),
+        since=min((one.since for one in them), default=datetime.datetime.now(datetime.timezone.utc)),
+    )
 
 
 class Ledger:

@@ -24,6 +24,7 @@ from embedwire.exceptions import InputError
 Kind: TypeAlias = Literal["document", "query"]
 KINDS: tuple[Kind, ...] = ("query", "document")
 Encoding: TypeAlias = Literal["auto", "float", "base64"]
+Family: TypeAlias = Literal["e5", "nomic", "bge", "mxbai", "arctic", "arctic2", "embeddinggemma", "qwen3"]
 TooLong: TypeAlias = Literal["raise", "truncate", "average"]
 ApiKey: TypeAlias = str | SecretLike | Callable[[], str | SecretLike]
 SSL: TypeAlias = ssl_module.SSLContext | bool | str | None

@@ -6,6 +6,6 @@ report = embed_file("docs.jsonl", "vectors.parquet", "http://localhost:8080", re
 """
 
 from embedwire.bulk.doors import embed_file, embed_rows, estimate
-from embedwire.bulk.records import Estimate, Progress, Report
+from embedwire.bulk.records import Estimate, Progress, RayEngine, Report
 
-__all__ = ["Estimate", "Progress", "Report", "embed_file", "embed_rows", "estimate"]
+__all__ = ["Estimate", "Progress", "RayEngine", "Report", "embed_file", "embed_rows", "estimate"]

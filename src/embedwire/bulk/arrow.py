@@ -23,7 +23,7 @@ def arrow(what: str, module: str = "pyarrow") -> ModuleType:
     try:
         return importlib.import_module(module)
     except ModuleNotFoundError:
-        raise InputError(f'{what} needs pyarrow: pip install "embedwire[cli]"') from None
+        raise InputError(f'{what} needs pyarrow: install embedwire with its extra "cli"') from None
 
 
 def is_arrow(rows: object) -> bool:

@@ -13,8 +13,10 @@ from typing import Any
 from embedwire._clients.own import EmbeddingClient
 from embedwire._settings.options import VectorCache
 from embedwire._settings.settings import timeouts_of
-from embedwire.bulk.doors import RESTART, embed_file, estimate
+from embedwire.bulk.doors import embed_file, estimate
+from embedwire.bulk.local import RESTART
 from embedwire.bulk.progress import outlook, summary
+from embedwire.bulk.records import RayEngine
 from embedwire.bulk.showing import JsonLines
 from embedwire.exceptions import EmbedwireError, InputError
 
@@ -87,6 +89,20 @@ def cache(where: str | None, most: int | None) -> VectorCache | None:
     if not where:
         raise InputError("--cache must be the path of a file or of a folder")
     return VectorCache(where) if most is None else VectorCache(where, max_bytes=most)
+
+
+def engine(name: str, address: str | None, workers: int | None) -> str | RayEngine:
+    """The engine with these arguments.
+
+    Raises:
+        InputError: They are another engine's.
+    """
+    if name == "ray":
+        return RayEngine(address=address, workers=workers)
+    for option, value in (("--address", address), ("--workers", workers)):
+        if value is not None:
+            raise InputError(f"{option} is for --engine ray")
+    return name
 
 
 def run(

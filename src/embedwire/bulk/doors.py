@@ -6,15 +6,14 @@ import os
 import time
 from collections.abc import Iterable, Iterator, Sequence, Sized
 from dataclasses import replace
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, Literal, TypeAlias, TypeVar
 
 from embedwire._clients.base import Client
-from embedwire._settings.options import Timeouts
+from embedwire._clients.own import EmbeddingClient
 from embedwire.bulk.arrow import batches_of_rows, chunks_of_batches, is_arrow
-from embedwire.bulk.formats import Format, Jsonl, Npy
-from embedwire.bulk.job import Job, job_of, without_unknown
-from embedwire.bulk.manifest import Layout
-from embedwire.bulk.output import Output
+from embedwire.bulk.job import Job, job_of
+from embedwire.bulk.local import client_of, layout_of, run_job
+from embedwire.bulk.on_ray import engine_of, run_on_ray
 from embedwire.bulk.reading import chunks_of, chunks_of_rows
 from embedwire.bulk.records import (
     Chunk,
@@ -23,20 +22,18 @@ from embedwire.bulk.records import (
     Estimate,
     InputFormat,
     OutputFormat,
+    RayEngine,
     Report,
     Show,
     Source,
 )
-from embedwire.bulk.rejects import Rejects
-from embedwire.bulk.run import CorpusClient, Run
-from embedwire.bulk.showing import Shower, shower
+from embedwire.bulk.showing import Shower
 from embedwire.bulk.sources import sources_of
 from embedwire.bulk.threads import run_here
 
 Inputs: TypeAlias = "str | os.PathLike[str] | Sequence[str | os.PathLike[str]]"
 T = TypeVar("T")
 
-RESTART = 600.0  # seconds that a server which is gone is waited for
 SAMPLE = 50  # texts that an estimate embeds
 
 
@@ -56,6 +53,7 @@ def embed_file(
     resume: bool = False,
     overwrite: bool = False,
     progress: Show | bool | Shower | None = None,
+    engine: Literal["local", "ray"] | RayEngine = "local",
 ) -> Report:
     """Embeds the texts of files into a file or a folder of files, in bounded memory; blocks until it is done.
 
@@ -81,6 +79,8 @@ def embed_file(
         resume: Go on with what is at ``out``; where nothing is, begin.
         overwrite: Replace what is at ``out``.
         progress: A function that gets a `Progress` twice a second, or True for a bar (lines where none can be drawn).
+        engine: ``"ray"``, or a `RayEngine`, embeds in tasks of a Ray cluster, a file of the output each: ``out`` is a
+            folder that all its machines share. Default: in this process.
 
     Returns:
         What was done.
@@ -91,6 +91,7 @@ def embed_file(
         RequestError: A text was not embedded, or the server could not; the message has file and line.
         UsageError: Another run is writing there, or the disk does not let it.
     """
+    cluster = engine_of(engine)
     job = job_of(
         out,
         text_column=text_column,
@@ -105,7 +106,10 @@ def embed_file(
     )
     sources = _sources(inputs, input_format, job)
     chunks = _chunks(sources, job.columns)
-    return _run(job, sources, chunks, sum(one.size for one in sources), client, progress)
+    total = sum(one.size for one in sources)
+    if cluster is not None:
+        return run_on_ray(job, sources, chunks, total, client, progress, cluster)
+    return run_job(job, sources, chunks, total, client, progress).report
 
 
 def embed_rows(
@@ -168,7 +172,7 @@ def embed_rows(
     else:
         chunks = chunks_of_rows(rows, job.columns)
     total = len(rows) if isinstance(rows, Sized) else 0
-    return _run(job, [source], _from_start(chunks), total, client, progress)
+    return run_job(job, [source], _from_start(chunks), total, client, progress).report
 
 
 def estimate(
@@ -211,7 +215,7 @@ def estimate(
             characters += len(text)
             if len(sample) < SAMPLE:
                 sample.append(text)
-    seconds = run_here(lambda: _timed(_client(client, cached=False), sample)) if sample else None
+    seconds = run_here(lambda: _timed(client_of(client, cached=False), sample)) if sample else None
     return Estimate(
         rows=rows,
         characters=characters,
@@ -224,7 +228,7 @@ def estimate(
 
 def _sources(inputs: Inputs, told: InputFormat | None, job: Job) -> list[Source]:
     names = [inputs] if isinstance(inputs, (str, os.PathLike)) else inputs
-    layout = _layout(job, ".*")
+    layout = layout_of(job, ".*")
     ours = [job.out, layout.manifest, layout.work, *([job.rejects] if job.rejects else ())]
     return sources_of(names, told, ours)
 
@@ -246,59 +250,10 @@ def _from_start(chunks: Iterator[Chunk]) -> Iterator[Chunk]:
         before = chunk.read
 
 
-def _client(client: Client | str | None, *, cached: bool = True) -> CorpusClient:
-    """A client of this run's own, with the arguments of the user's."""
-    if isinstance(client, Client):
-        settings, hooks = client._settings, client._hooks  # noqa: SLF001 - a client of our own
-        own = CorpusClient.__new__(CorpusClient)
-        own.__setstate__((settings if cached else replace(settings, cache=None), hooks))
-        return own
-    return CorpusClient(client, timeout=Timeouts(restart=RESTART))
-
-
-def _format(job: Job) -> Format:
-    if job.format == "parquet":
-        from embedwire.bulk.parquet import Parquet
-
-        return Parquet(job.columns, job.dtype)
-    return Jsonl(job.columns) if job.format == "jsonl" else Npy(job.dtype)
-
-
-def _layout(job: Job, suffix: str) -> Layout:
-    return Layout(job.out, suffix, job.rows_per_file)
-
-
-async def _timed(client: CorpusClient, texts: list[str]) -> float:
+async def _timed(client: EmbeddingClient, texts: list[str]) -> float:
     """Seconds that some texts take, the connection and what is asked first not included."""
     async with client:
         await client.wait_ready()
         begun = time.perf_counter()
         await client.embed_array(texts)
         return time.perf_counter() - begun
-
-
-def _run(
-    job: Job,
-    sources: Sequence[Source],
-    chunks: Iterator[Chunk],
-    total: int,
-    client: Client | str | None,
-    progress: Show | bool | Shower | None,
-) -> Report:
-    own = _client(client)
-    form = _format(job)
-    layout, rejects = _layout(job, form.suffix), Rejects(job.rejects)
-    output = Output(layout, form, job.dtype, rejects, resume=job.resume, overwrite=job.overwrite)
-    try:
-        identity = job.identity(own._settings, sources)  # noqa: SLF001 - by which it is known again
-        output.check(without_unknown(identity))
-        run = Run(own, output, chunks, identity, total, rejects=rejects.wanted)
-        if not output.complete:
-            showing = shower(progress)
-            try:
-                run_here(lambda: run.run(showing))
-            finally:
-                showing.close()
-        return run.report()
-    finally:
-        output.close()

@@ -31,7 +31,7 @@ class Embedding:
     Args:
         client: Not used before.
         output: Begun.
-        chunks: The whole input, from its first row on.
+        chunks: The whole input, from the output's first row on.
         rejects: Whether rows without a vector are passed on, instead of ending the run.
     """
 
@@ -49,7 +49,7 @@ class Embedding:
         self._width = 0
         self._open_repeats = 0  # rows that wait for an equal one
         self._moved = asyncio.Event()
-        self.skipping = output.position.next > 0
+        self.skipping = output.position.next > output.first
         self.repeats = 0
         self.read = 0.0  # by how much of the input is written
 
@@ -78,7 +78,7 @@ class Embedding:
 
     async def _texts(self) -> AsyncIterator[str]:
         """What is to be embedded, each text once while it is remembered."""
-        number = digest = 0
+        number, digest = self._output.first, 0
         before = self._output.position
         while (chunk := await in_thread(next, self._chunks, None)) is not None:
             for index, text in enumerate(chunk.texts):
@@ -86,7 +86,7 @@ class Embedding:
                 if number <= before.next:
                     digest = digested(digest, text)
                     if number == before.next and digest != before.digest:
-                        raise InputError(_changed(number))
+                        raise changed(number)
                 elif self._is_new(row) and text is not None:
                     yield text
             self.skipping = number < before.next
@@ -96,7 +96,7 @@ class Embedding:
                 self._moved.clear()
                 await self._moved.wait()
         if number < before.next:
-            raise InputError(_changed(number))
+            raise changed(number)
 
     def _is_new(self, row: Row) -> bool:
         """Takes a row in; whether its text must travel."""
@@ -134,7 +134,7 @@ class Embedding:
     def _skip_to(self, start: int, failures: dict[int, RequestError]) -> None:
         """The texts before ``start`` that got no vector failed."""
         while self._first < start:
-            self._sent.popleft().problem = _without_index(failures.pop(self._first))
+            self._sent.popleft().problem = without_index(failures.pop(self._first))
             self._first += 1
         self._collect()
 
@@ -156,7 +156,7 @@ class Embedding:
     def _named(self, error: RequestError) -> RequestError:
         """The error with its text's file and line in the place of its index in the stream."""
         at = -1 if error.index is None else error.index - self._first
-        message = _without_index(error)
+        message = without_index(error)
         if 0 <= at < len(self._sent):
             row = self._sent[at].row
             if error.index in error.failures:
@@ -211,14 +211,15 @@ class Embedding:
                 self._growing.result()
 
 
-def _changed(rows: int) -> str:
-    return (
+def changed(rows: int) -> InputError:
+    """The error of an input that begins otherwise than the one that the output was made of."""
+    return InputError(
         f"the first {rows:,} rows are not those that the output was made of: the input was changed since. Give what "
         "was given then, or start again (--overwrite, overwrite=True)"
     )
 
 
-def _without_index(error: RequestError) -> str:
+def without_index(error: RequestError) -> str:
     """What an error says, without the index in the stream, which tells a user nothing."""
     return re.sub(r", texts\[\d+\](?: of \d+)?", "", str(error))
 

@@ -58,12 +58,13 @@ class Manifest:
         layout: Where it is, or will be.
         resume: Go on with what is there.
         overwrite: Replace what is there.
+        first: Number of its first row.
 
     Raises:
         InputError: Something is there, and neither says what to do; or it is nobody's output.
     """
 
-    def __init__(self, layout: Layout, *, resume: bool, overwrite: bool) -> None:
+    def __init__(self, layout: Layout, *, resume: bool, overwrite: bool, first: int = 0) -> None:
         self._layout = layout
         there = orjson.loads(layout.manifest.read_bytes()) if layout.manifest.exists() else None
         if there is None:
@@ -71,7 +72,8 @@ class Manifest:
         elif not resume and not overwrite:
             self._refuse(complete=there["complete"])
         self.new = there is None or overwrite  # nothing of what is there is gone on with
-        nothing: dict[str, Any] = {"job": {}, "files": [], "complete": False, "position": asdict(Position())}
+        begin = asdict(Position(next=first))
+        nothing: dict[str, Any] = {"job": {}, "files": [], "complete": False, "position": begin}
         told = nothing if there is None or overwrite else there
         self._job: dict[str, Any] = told["job"]
         self._files: list[dict[str, Any]] = told["files"]
@@ -111,9 +113,19 @@ class Manifest:
             self._old = []
             self._save()
 
+    @property
+    def model(self) -> str | None:
+        """Of whose vectors the output is."""
+        model: str | None = self._job.get("model")
+        return model
+
     def add(self, path: Path, rows: int, position: Position) -> None:
         """A file is there, after which the output is at ``position``."""
         self._files.append({"name": path.name, "rows": rows})
+        self.move(position)
+
+    def move(self, position: Position) -> None:
+        """The output is at ``position``."""
         self.position = position
         self._save()
 

@@ -24,21 +24,41 @@ from embedwire.exceptions import UsageError
 class Output:
     """Written by the one run that locks it. Its state is what was written.
 
+    Args:
+        layout: Where it is, or will be.
+        form: Its format.
+        dtype: Of its numbers.
+        rejects: What takes rows without a vector.
+        resume: Go on with what is there.
+        overwrite: Replace what is there.
+        first: Number of its first row.
+        patience: Seconds that another run is waited for.
+
     Raises:
         InputError: It exists, and neither ``resume`` nor ``overwrite`` says what to do.
         UsageError: Another run is writing there.
     """
 
     def __init__(
-        self, layout: Layout, form: Format, dtype: Dtype, rejects: Rejects, *, resume: bool, overwrite: bool
+        self,
+        layout: Layout,
+        form: Format,
+        dtype: Dtype,
+        rejects: Rejects,
+        *,
+        resume: bool,
+        overwrite: bool,
+        first: int = 0,
+        patience: float = 0.0,
     ) -> None:
         self._layout, self._format, self._dtype, self._rejects = layout, form, dtype, rejects
+        self.first = first
         self._spool: Spool | None = None
         with written(layout.out):
             (layout.out if layout.rows_per_file else layout.out.parent).mkdir(parents=True, exist_ok=True)
-            self._lock = Lock(layout.lock)
+            self._lock = Lock(layout.lock, patience)
         try:
-            self._manifest = Manifest(layout, resume=resume, overwrite=overwrite)
+            self._manifest = Manifest(layout, resume=resume, overwrite=overwrite, first=first)
             if self._manifest.new and not overwrite:
                 rejects.check_new()
         except BaseException:
@@ -64,6 +84,11 @@ class Output:
         return self._manifest.position
 
     @property
+    def model(self) -> str | None:
+        """Of whose vectors it is."""
+        return self._manifest.model
+
+    @property
     def files(self) -> tuple[Path, ...]:
         """Its finished files."""
         return self._manifest.files
@@ -87,11 +112,14 @@ class Output:
         with written(self._layout.out):
             self._begin(job)
 
-    def _begin(self, job: Mapping[str, Any]) -> None:
+    def _open(self, job: Mapping[str, Any]) -> None:
         self._manifest.begin(job)
         if self._manifest.new:
             self._rejects.clear()
         self._layout.work.mkdir(exist_ok=True)
+
+    def _begin(self, job: Mapping[str, Any]) -> None:
+        self._open(job)
         self._next_spool()
         if self._shard.whole is not None:  # it was killed while it finished a file
             self._publish()
@@ -135,11 +163,7 @@ class Output:
         width = before.width
         for _, vector in good:
             width = width or len(vector)
-            if len(vector) != width:
-                raise UsageError(
-                    f"the server's vectors have {len(vector):,} numbers now, and those before had {width:,}: it serves "
-                    "another model. What was written is kept; --resume when it serves the first one again"
-                )
+            check_width(width, len(vector))
         matrix = np.stack([vector for _, vector in good]) if good else np.empty((0, width), np.float32)
         with written(self._rejects.path or self._layout.out):
             self._rejects.add(bad)
@@ -209,6 +233,15 @@ def written(out: Path) -> Iterator[None]:
             f"{out} cannot be written: {error.strerror or error}. What was written before is kept, and --resume "
             "(resume=True) goes on with it"
         ) from None
+
+
+def check_width(before: int, now: int) -> None:
+    """Raises UsageError where vectors are not as long as those before."""
+    if now != before:
+        raise UsageError(
+            f"the server's vectors have {now:,} numbers now, and those before had {before:,}: it serves another model. "
+            "What was written is kept; --resume when it serves the first one again"
+        )
 
 
 def digested(digest: int, text: str | None) -> int:

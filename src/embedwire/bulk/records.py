@@ -164,6 +164,22 @@ class Position:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RayEngine:
+    """A Ray cluster, in whose tasks a run embeds.
+
+    Attributes:
+        address: Of the cluster, as ``ray.init`` takes it; ``"auto"`` for the one on this machine. None: the one that
+            this process is connected to, or that ``RAY_ADDRESS`` names; else one is started here, and ended with the
+            run.
+        workers: Most tasks at a time, each of which takes a CPU; ``concurrency`` and ``rate_limit`` of the client are
+            shared out among them. Default: one for each CPU of the cluster, and no more than there is to share out.
+    """
+
+    address: str | None = None
+    workers: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Progress:
     """How far a run is.
 

@@ -67,6 +67,11 @@ class Rejects:
         except (ValueError, TypeError, KeyError):
             raise InputError(f"{self.path} holds something else than rejects; choose another file") from None
 
+    def take(self, path: Path) -> None:
+        """Adds the rows of another such file, which need not be there."""
+        if self._file is not None and path.exists():
+            self._file.write(path.read_bytes())
+
     def close(self) -> None:
         """Closes it; twice is fine."""
         if self._file is not None:

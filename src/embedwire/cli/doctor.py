@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from embedwire.cli.app import app
+from embedwire.cli.app import app, stopped
 
 
 @app.command()
@@ -27,9 +27,10 @@ def doctor(
 
     Ends with the settings to paste. Exit code: 0 fine, 1 problems, 2 a server could not be asked.
     """
-    from embedwire.doctor.command import run
-    from embedwire.doctor.examining import Options
+    with stopped("Stopped."):
+        from embedwire.doctor.command import run
+        from embedwire.doctor.examining import Options
 
-    options = Options(model=model or None, api_key=api_key, ssl=ca_file, timeout=timeout, seconds=seconds)
-    colour = sys.stdout.isatty() and "NO_COLOR" not in os.environ
-    raise typer.Exit(run(urls, options, machine=as_json, colour=colour))
+        options = Options(model=model or None, api_key=api_key, ssl=ca_file, timeout=timeout, seconds=seconds)
+        colour = sys.stdout.isatty() and "NO_COLOR" not in os.environ
+        raise typer.Exit(run(urls, options, machine=as_json, colour=colour))

@@ -126,6 +126,22 @@ def embed(
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace what is there.", rich_help_panel=RUN)
     ] = False,
+    engine: Annotated[
+        str, typer.Option(help="local, or ray: tasks of a cluster, a file each.", rich_help_panel=RUN)
+    ] = "local",
+    address: Annotated[
+        str | None,
+        typer.Option(
+            help="The Ray cluster, or auto. Default: RAY_ADDRESS, else one is started here.",
+            rich_help_panel=RUN,
+        ),
+    ] = None,
+    workers: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help="Ray tasks at a time. Default: as many as there are CPUs.", rich_help_panel=RUN
+        ),
+    ] = None,
     dry_run: Annotated[
         bool,
         typer.Option(
@@ -141,15 +157,13 @@ def embed(
     ] = False,
 ) -> None:
     """Embed whole corpora: JSON Lines, CSV, Parquet or text → vectors in files; a crash loses what was in flight."""
-    from embedwire.bulk import command
-
     arguments: dict[str, Any] = {
         "text_column": text_column,
         "id_column": id_column,
         "keep": [name.strip() for name in keep.split(",") if name.strip()],
         "input_format": input_format,
     }
-    output = {
+    output: dict[str, Any] = {
         "output_format": output_format,
         "dtype": dtype,
         "rows_per_file": rows_per_file,
@@ -158,23 +172,27 @@ def embed(
         "overwrite": overwrite,
     }
     ended = "Stopped. What was done is kept; go on with --resume." if out and not dry_run else "Stopped."
-    with stopped(ended), command.one_line():
-        client = command.client(
-            url,
-            model=model,
-            dimensions=dimensions,
-            normalize=normalize,
-            prompts=prompts,
-            too_long=too_long,
-            extra_body=extra_body,
-            batch_size=batch_size,
-            concurrency=concurrency,
-            timeout=timeout,
-            cache=command.cache(cache, cache_bytes),
-        )
-        if dry_run:
-            command.look(inputs, client, arguments, as_json=as_json)
-        elif not out:
-            raise typer.BadParameter("say where the vectors go.", param_hint="--out")
-        else:
-            command.run(inputs, out, client, {**arguments, **output}, quiet=quiet, as_json=as_json)
+    with stopped(ended):
+        from embedwire.bulk import command
+
+        with command.one_line():
+            client = command.client(
+                url,
+                model=model,
+                dimensions=dimensions,
+                normalize=normalize,
+                prompts=prompts,
+                too_long=too_long,
+                extra_body=extra_body,
+                batch_size=batch_size,
+                concurrency=concurrency,
+                timeout=timeout,
+                cache=command.cache(cache, cache_bytes),
+            )
+            if dry_run:
+                command.look(inputs, client, arguments, as_json=as_json)
+            elif not out:
+                raise typer.BadParameter("say where the vectors go.", param_hint="--out")
+            else:
+                output["engine"] = command.engine(engine, address, workers)
+                command.run(inputs, out, client, {**arguments, **output}, quiet=quiet, as_json=as_json)

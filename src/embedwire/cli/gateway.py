@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from embedwire.cli.app import app
+from embedwire.cli.app import app, stopped
 
 if TYPE_CHECKING:
     from embedwire.telemetry import OpenTelemetry
@@ -89,29 +89,30 @@ def gateway(
         raise typer.BadParameter(
             "it is empty; leave it out where the servers want none.", param_hint="--server-key"
         )
-    from embedwire.gateway import Limits, ServeError, To, run
+    with stopped("Stopped."):
+        from embedwire.gateway import Limits, ServeError, To, run
 
-    hook = _telemetry() if otel else None
-    try:
-        run(
-            To(
-                urls=servers,
-                key=server_key,
-                timeout=timeout,
-                queued=max_queued,
-                same_model=same_model,
-                hedge=_hedge(hedge),
-                on_event=hook,
-            ),
-            host,
-            port,
-            api_keys=keys,
-            limits=Limits(body=max_body * 2**20, texts=max_texts, queued=max_queued),
-            grace=grace,
-            around=None if hook is None else hook.serving,
-        )
-    except ServeError as error:
-        sys.exit(str(error))
+        hook = _telemetry() if otel else None
+        try:
+            run(
+                To(
+                    urls=servers,
+                    key=server_key,
+                    timeout=timeout,
+                    queued=max_queued,
+                    same_model=same_model,
+                    hedge=_hedge(hedge),
+                    on_event=hook,
+                ),
+                host,
+                port,
+                api_keys=keys,
+                limits=Limits(body=max_body * 2**20, texts=max_texts, queued=max_queued),
+                grace=grace,
+                around=None if hook is None else hook.serving,
+            )
+        except ServeError as error:
+            sys.exit(str(error))
 
 
 def _telemetry() -> "OpenTelemetry":

