@@ -60,8 +60,6 @@ LARGE = {
     "cli/embed.py::embed": "the one list of its options",
     "cli/tune.py::tune": "the one list of its options",
     "cli/serve.py::serve": "the one list of all that a server may be told",
-    "_servers/tuner.py::Tuner": "one search: its trial, its round and its rest are one state",
-    "_clients/engine.py::Engine": "one client on one loop: its calls, and what is around them",
     "_clients/base.py::Client.__init__": "the one list of all that a user may set",
     "_settings/endpoint.py::split": "each thing that may be wrong with a URL",
     "testing/_connection.py::Connection._encode": "each way in which an answer may be broken",
