@@ -19,7 +19,11 @@ $(shell rm -rf $(VENV))
 endif
 endif
 
-.PHONY: demo test test-unit test-pythons test-ray test-recipes lint docs dist fuzz soak compare-faults bench clean
+.PHONY: demo test test-unit test-doors test-pythons test-ray test-recipes lint docs dist fuzz soak compare-faults bench clean
+
+# Three hundred packages, which uv brings in a minute.
+DOORS     := -e ".[chroma,haystack,lancedb,langchain,llama-index,local,pydantic-ai]" -r tests/doors/requirements.txt
+DOORS_BIN := $(subst $(VENV),.venv-doors,$(BIN))
 
 FUZZ_SECONDS ?= 300
 SOAK_SECONDS ?= 600
@@ -41,6 +45,9 @@ test-ray: .venv-ray/.ready ## on a real Ray of two workers, one of which is kill
 
 test-recipes: .venv-recipes/.ready ## every recipe of docs/RECIPES.md, with the real package; PySpark needs Java
 	$(subst $(VENV),.venv-recipes,$(BIN))/python -m pytest tests/recipes
+
+test-doors: .venv-doors/.ready ## Chroma, Haystack, LanceDB, pydantic-ai, stores, recipes and the notebook, with the real packages
+	$(DOORS_BIN)/python -m pytest tests/doors -n 2 --dist loadfile
 
 lint: $(VENV)/.dev ## style and types
 	$(BIN)/ruff check .
@@ -89,6 +96,12 @@ $(VENV)/.demo: pyproject.toml | $(BIN)/python
 	@$(PYTHON) -m venv .venv-docs
 	@$(subst $(VENV),.venv-docs,$(BIN))/python -m pip install --quiet -r docs/requirements.txt
 	@touch $@
+
+.venv-doors/.ready: pyproject.toml tests/doors/requirements.txt
+	$(PYTHON) -m venv .venv-doors
+	$(DOORS_BIN)/python -m pip install --quiet uv
+	UV_LINK_MODE=copy UV_SYSTEM_CERTS=1 $(DOORS_BIN)/uv pip install --quiet --python $(DOORS_BIN)/python $(DOORS) || $(DOORS_BIN)/python -m pip install --quiet $(DOORS)
+	touch $@
 
 .venv-peers/.ready: pyproject.toml benchmarks/faults/requirements.txt
 	@$(PYTHON) -c '$(OLD)'

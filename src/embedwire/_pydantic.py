@@ -127,8 +127,9 @@ class Options(BaseModel):
         @discreet
         def __init__(self, base_url: Servers | None = None, **fields: Any) -> None:
             """Pydantic's own errors carry what was passed in, keys among it, even where its text does not."""
+            given = fields if base_url is None else {"base_url": base_url, **fields}
             try:
-                super().__init__(base_url=base_url, **fields)
+                super().__init__(**given)
             except ValidationError as error:
                 raise _reworded(error, type(self)) from None
 

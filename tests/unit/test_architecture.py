@@ -34,7 +34,15 @@ from tests.unit.source import (
     written,
 )
 
-ADAPTERS = ("langchain.py", "llama_index.py", "ray.py", "_pydantic.py")
+FRAMEWORKS = {  # each adapter, and the one framework that it knows
+    "langchain.py": "langchain_core",
+    "llama_index.py": "llama_index",
+    "chroma.py": "chromadb",
+    "haystack.py": "haystack",
+    "lancedb.py": "lancedb",
+    "pydantic_ai.py": "pydantic_ai",
+}
+ADAPTERS = (*FRAMEWORKS, "ray.py", "_doors.py", "_pydantic.py")
 CLI = tuple(name for name in MODULES if name.startswith("cli/"))
 SHELL = ("__init__.py", "__main__.py", "telemetry.py", *CLI, *ADAPTERS)
 BULK = [name for name in MODULES if name.startswith("bulk/")]
@@ -43,8 +51,8 @@ CORE = [name for name in MODULES if name not in (*SHELL, *BULK, *TUNE)]
 DOORS = [f"{room}/__init__.py" for room in ROOMS]
 # The floors of the house, highest first: an import runs down, or stays on its floor.
 FLOORS = [
-    ("langchain.py", "llama_index.py", "ray.py", "telemetry.py"),
-    ("_pydantic.py",),
+    (*FRAMEWORKS, "ray.py", "telemetry.py"),
+    ("_doors.py", "_pydantic.py"),
     ("tune",),
     ("bulk",),
     *((room,) for room in ROOMS),
@@ -194,9 +202,9 @@ class TestImports:
     @pytest.mark.parametrize(
         ("name", "framework"),
         [
-            ("langchain.py", {"langchain_core"}),
-            ("llama_index.py", {"llama_index"}),
+            *((name, {one}) for name, one in FRAMEWORKS.items()),
             ("ray.py", {"ray", "numpy", "pandas"}),
+            ("_doors.py", set()),
             ("_pydantic.py", set()),
             ("telemetry.py", {"opentelemetry"}),
         ],
@@ -221,9 +229,9 @@ class TestImports:
         assert not own_imports(name) & {*SHELL, *FOLDERS}
 
     def test_no_adapter_knows_the_other(self) -> None:
-        """What two adapters share is in `_pydantic.py`."""
-        assert "llama_index.py" not in own_imports("langchain.py")
-        assert "langchain.py" not in own_imports("llama_index.py")
+        """What two adapters share is in `_pydantic.py` and `_doors.py`."""
+        for name in FRAMEWORKS:
+            assert not own_imports(name) & {*FRAMEWORKS}
 
     @pytest.mark.parametrize("name", [name for name in MODULES if name.startswith("_http/")])
     def test_http_knows_no_queue(self, name: str) -> None:

@@ -49,6 +49,7 @@ class Bridge:
         *,
         begun: float,
         offset: int | None = None,
+        ledger: Ledger | None = None,
         watch: Watch | None = None,
     ) -> concurrent.futures.Future[Vectors]:
         """Queues a call, from any thread; see `Engine.submit`."""
@@ -60,7 +61,9 @@ class Bridge:
             if future.cancelled():
                 return
             try:
-                self.engine().submit(texts, kind, future, begun=begun, offset=offset, watch=watch)
+                self.engine().submit(
+                    texts, kind, future, begun=begun, offset=offset, ledger=ledger, watch=watch
+                )
             except Exception as error:  # it belongs to the caller, not to the loop
                 with contextlib.suppress(concurrent.futures.InvalidStateError):
                     # Without this frame, which still runs while the caller looks at the traceback.

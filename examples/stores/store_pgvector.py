@@ -1,0 +1,37 @@
+"""PostgreSQL with pgvector, through LangChain: needs langchain-postgres.
+
+DATABASE_URL says where it is: postgresql+psycopg://user:password@host/database.
+
+    llama-server -m model.gguf --embeddings --port 8080     # or: embedwire serve
+    python examples/stores/store_pgvector.py
+"""
+
+import os
+
+from langchain_postgres import PGEngine, PGVectorStore
+
+from embedwire.langchain import EmbedwireEmbeddings
+
+TEXTS = [
+    "The library is open from nine to six, and closed on Mondays.",
+    "Books may be kept for three weeks; each further day costs ten cents.",
+    "A lost card is replaced at the front desk.",
+    "The reading room on the second floor is silent; talk in the café.",
+]
+QUESTIONS = ["How long can I keep a book?", "책을 얼마나 오래 빌릴 수 있나요?"]
+
+
+def main() -> None:
+    embeddings = EmbedwireEmbeddings("http://localhost:8080")
+    engine = PGEngine.from_connection_string(os.environ["DATABASE_URL"])
+    engine.init_vectorstore_table("library", vector_size=embeddings.get_dimensions())
+    store = PGVectorStore.create_sync(engine, embeddings, "library")
+    store.add_texts(TEXTS)
+
+    for question in QUESTIONS:
+        (answer,) = store.similarity_search(question, k=1)
+        print(f"{question}\n  {answer.page_content}")
+
+
+if __name__ == "__main__":
+    main()
