@@ -21,6 +21,7 @@ docs.map_batches(
     EmbedBatch,
     fn_constructor_kwargs={"client": client, "actors": 2, "on_error": "column", "tally": tally},
     concurrency=2,
+    num_cpus=0,  # they wait for the server
     batch_size=1000,
 ).write_parquet(sys.argv[2])
 print(tally.usage())

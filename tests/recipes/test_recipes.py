@@ -42,7 +42,7 @@ def run(recipe: str, server: EmbeddingServer, *arguments: str, **environ: str) -
         capture_output=True,
         text=True,
         timeout=110,
-        env={**os.environ, "EMBEDWIRE_URL": server.url, **environ},
+        env={**os.environ, "PYSPARK_PYTHON": sys.executable, "EMBEDWIRE_URL": server.url, **environ},
     )
     assert done.returncode == 0, done.stderr
     return done.stdout
