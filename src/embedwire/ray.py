@@ -66,6 +66,7 @@ class EmbedBatch:
             EmbedBatch,
             fn_constructor_kwargs={"client": SharedEmbeddingClient(url, concurrency=16), "actors": 4},
             concurrency=4,
+            num_cpus=0,
             batch_size=1000,
         )
         ```
