@@ -227,7 +227,7 @@ class TestBadFiles:
             ("a.txt", "one\ntwo\n".encode("utf-16-le"), "is no text in UTF-8, but UTF-16"),
             (
                 "a.txt",
-                gzip.compress(b"one"),
+                gzip.compress(b"one", mtime=0),
                 "is compressed with gzip; unpack it, or let its name end in .gz",
             ),
             ("a.csv", zstd(b"text\n"), "is compressed with Zstandard"),
