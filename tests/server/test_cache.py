@@ -29,6 +29,7 @@ from embedwire import (
 )
 from embedwire._clients import cache as private
 from embedwire._clients import cache_connection as connection
+from embedwire._clients.cache_file import CacheFile
 from embedwire.testing import Answer, EmbeddingServer, Gate, Request
 from tests.helpers import copies, finish, needs_fork, numbered, right
 from tests.server.doors import Doors, Open, own, shared
@@ -661,6 +662,23 @@ class TestSize:
             await client.embed_array(["0 0"])
         assert texts_of(server).count("kept") == 1
         assert texts_of(server).count("0 0") == 2
+
+    @pytest.mark.parametrize(
+        ("wide", "again"), [(400, 20), (8192, 0)], ids=["what was there", "smaller ones"]
+    )
+    def test_no_two_share_a_place(self, wide: int, again: int, path: Path) -> None:
+        """In a full file each key has its own vector, where the oldest are put in again, or all of them must go."""
+        file = CacheFile(VectorCache(path, max_bytes=2**16), 1.0)
+        old = [b"%d" % number for number in range(2**16 // wide)]
+        for key in old:
+            file.write({}, {key: os.urandom(wide)}, [])
+        left = [key for key in old if file.find([key])]
+        new = {key: os.urandom(256) for key in [*left[:again], *(b"new %d" % number for number in range(20))]}
+        file.write({}, new, [])
+        found = file.find(list(new))
+        file.close()
+        assert found == {key: new[key] for key in found}
+        assert len(found) > 10
 
 
 class TestProcesses:
