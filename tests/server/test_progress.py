@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import io
+import os
 import sys
 import threading
 from pathlib import Path
@@ -174,6 +176,22 @@ class TestBars:
             assert right(client.embed(TEXTS, progress=True), TEXTS)
         assert "100%" in stream.getvalue()
         assert ("━" in stream.getvalue()) == rich
+
+    @pytest.mark.parametrize("closed", [True, False])
+    def test_where_nobody_reads(
+        self, closed: bool, server: EmbeddingServer, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A stderr that was closed, here or at its other end, costs nobody his vectors."""
+        read, write = os.pipe()
+        os.close(read)
+        stream = os.fdopen(write, "w")
+        if closed:
+            stream.close()
+        monkeypatch.setattr(sys, "stderr", stream)
+        with shared(server) as client:
+            assert right(client.embed(TEXTS, progress=True), TEXTS)
+        with contextlib.suppress(OSError):
+            stream.close()
 
     def test_nowhere(self, server: EmbeddingServer, monkeypatch: pytest.MonkeyPatch) -> None:
         """Where there is no stderr, nothing is told."""
