@@ -137,12 +137,16 @@ def test_a_wrong_one(wrong: Any) -> None:
 
 
 def test_an_async_one() -> None:
-    """A function that would have to be awaited is refused, too."""
+    """A function that would have to be awaited is refused, too; so is an object with such a one."""
 
     async def tell(progress: Progress) -> None: ...
 
-    with pytest.raises(InputError, match="not an async one"):
-        SharedEmbeddingClient("http://localhost:1").embed(["a"], progress=tell)
+    class Teller:
+        async def __call__(self, progress: Progress) -> None: ...
+
+    for progress in (tell, Teller()):
+        with pytest.raises(InputError, match="not an async one"):
+            SharedEmbeddingClient("http://localhost:1").embed(["a"], progress=progress)
 
 
 def test_nothing_to_embed(server: EmbeddingServer) -> None:

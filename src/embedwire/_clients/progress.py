@@ -168,7 +168,8 @@ def watch_of(progress: Show | bool | None, total: int) -> Watch | None:
         except ValueError:  # it was closed
             return None
         return None if where is None else Watch(_Drawn(where), total)
-    if not callable(progress) or inspect.iscoroutinefunction(progress):
+    call = getattr(progress, "__call__", None)  # noqa: B004 - of an object of a class, too
+    if not callable(progress) or any(map(inspect.iscoroutinefunction, (progress, call))):
         what = "an async one" if callable(progress) else shown(progress)
         raise InputError(
             f"progress must be True for a bar, a plain function that gets a Progress, or None, not {what}"
