@@ -29,6 +29,7 @@ from embedwire import (
 )
 from embedwire._clients import cache as private
 from embedwire._clients import cache_connection as connection
+from embedwire._clients.cache_file import CacheFile
 from embedwire.testing import Answer, EmbeddingServer, Gate, Request
 from tests.helpers import copies, finish, needs_fork, numbered, right
 from tests.server.doors import Doors, Open, own, shared
@@ -388,6 +389,14 @@ class TestTheModel:
                 assert right([row[-1:] + row[:-1] for row in vectors], TEXTS)
                 assert client.usage().cached == 0
 
+    async def test_one_of_several_servers_that_hangs(self, path: Path) -> None:
+        """Where one of several servers takes questions and never answers, calls go on within their deadline."""
+        async with fleet(2) as servers, client_of(servers, cache=path, model=None, deadline=4.0) as client:
+            servers[1].script = lambda request: Answer.hang()
+            for _ in range(3):
+                assert right(await client.embed(["a", "b"]), ["a", "b"])
+            assert client.usage().cached == 4
+
     async def test_several_servers_that_differ(self, path: Path, caplog: pytest.LogCaptureFixture) -> None:
         """Where servers list different models, nothing is taken or kept without a name."""
         async with (
@@ -574,6 +583,16 @@ class TestTheFile:
             file.execute("BEGIN EXCLUSIVE")
             await self._works(here, path, caplog, "cannot be used", "database is locked")
 
+    async def test_is_locked_for_longer_than_a_call_may_take(self, here: EmbeddingServer, path: Path) -> None:
+        """A lock that is waited for leaves a call the time that it takes without a cache."""
+        async with own(here, cache=path) as client:
+            await client.embed(["a"])
+        with closing(sqlite3.connect(path, isolation_level=None)) as file:
+            file.execute("PRAGMA locking_mode = EXCLUSIVE")
+            file.execute("BEGIN EXCLUSIVE")
+            async with own(here, cache=path, deadline=0.8) as client:
+                assert right(await client.embed(["b"]), ["b"])
+
     async def test_folder_is_gone(
         self, here: EmbeddingServer, tmp_path: Path, caplog: pytest.LogCaptureFixture
     ) -> None:
@@ -661,6 +680,23 @@ class TestSize:
             await client.embed_array(["0 0"])
         assert texts_of(server).count("kept") == 1
         assert texts_of(server).count("0 0") == 2
+
+    @pytest.mark.parametrize(
+        ("wide", "again"), [(400, 20), (8192, 0)], ids=["what was there", "smaller ones"]
+    )
+    def test_no_two_share_a_place(self, wide: int, again: int, path: Path) -> None:
+        """In a full file each key has its own vector, where the oldest are put in again, or all of them must go."""
+        file = CacheFile(VectorCache(path, max_bytes=2**16), 1.0)
+        old = [b"%d" % number for number in range(2**16 // wide)]
+        for key in old:
+            file.write({}, {key: os.urandom(wide)}, [])
+        left = [key for key in old if file.find([key])]
+        new = {key: os.urandom(256) for key in [*left[:again], *(b"new %d" % number for number in range(20))]}
+        file.write({}, new, [])
+        found = file.find(list(new))
+        file.close()
+        assert found == {key: new[key] for key in found}
+        assert len(found) > 10
 
 
 class TestProcesses:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import io
+import os
 import sys
 import threading
 from pathlib import Path
@@ -135,12 +137,16 @@ def test_a_wrong_one(wrong: Any) -> None:
 
 
 def test_an_async_one() -> None:
-    """A function that would have to be awaited is refused, too."""
+    """A function that would have to be awaited is refused, too; so is an object with such a one."""
 
     async def tell(progress: Progress) -> None: ...
 
-    with pytest.raises(InputError, match="not an async one"):
-        SharedEmbeddingClient("http://localhost:1").embed(["a"], progress=tell)
+    class Teller:
+        async def __call__(self, progress: Progress) -> None: ...
+
+    for progress in (tell, Teller()):
+        with pytest.raises(InputError, match="not an async one"):
+            SharedEmbeddingClient("http://localhost:1").embed(["a"], progress=progress)
 
 
 def test_nothing_to_embed(server: EmbeddingServer) -> None:
@@ -174,6 +180,22 @@ class TestBars:
             assert right(client.embed(TEXTS, progress=True), TEXTS)
         assert "100%" in stream.getvalue()
         assert ("━" in stream.getvalue()) == rich
+
+    @pytest.mark.parametrize("closed", [True, False])
+    def test_where_nobody_reads(
+        self, closed: bool, server: EmbeddingServer, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A stderr that was closed, here or at its other end, costs nobody his vectors."""
+        read, write = os.pipe()
+        os.close(read)
+        stream = os.fdopen(write, "w")
+        if closed:
+            stream.close()
+        monkeypatch.setattr(sys, "stderr", stream)
+        with shared(server) as client:
+            assert right(client.embed(TEXTS, progress=True), TEXTS)
+        with contextlib.suppress(OSError):
+            stream.close()
 
     def test_nowhere(self, server: EmbeddingServer, monkeypatch: pytest.MonkeyPatch) -> None:
         """Where there is no stderr, nothing is told."""

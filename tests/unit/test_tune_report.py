@@ -108,6 +108,15 @@ def test_too_little_time() -> None:
     assert [exit_code(one) for one in (OUTCOME, short, replace(short, error="gone"))] == [0, 3, 1]
 
 
+def test_an_early_end() -> None:
+    """Where the server failed meanwhile, nobody is told that more time would help."""
+    failed = replace(OUTCOME, complete=False, taken=taken({(1, 1): 5}), error="gone")
+    said = " ".join(end(failed, 110).split())
+    assert "It ended early: gone" in said
+    assert "the fastest so far is 1 x 1." in said
+    assert "--seconds" not in said
+
+
 def test_json() -> None:
     """The report as JSON has all that was measured, the best, the fastest, the automatic sizes, and what to paste."""
     told = json.loads(as_json(OUTCOME))

@@ -129,17 +129,17 @@ class CacheFile:
             self._sql.executescript("PRAGMA incremental_vacuum(256)")  # execute would give back one page
 
     def _put(self, vectors: Mapping[bytes, bytes], now: int) -> None:
-        known: dict[bytes, int] = {}
-        for some in _slices(list(vectors)):
-            question = f"SELECT key, id FROM entries WHERE key IN {_marks(some)}"  # noqa: S608 - question marks
-            known.update(self._sql.execute(question, some))
-        new = [key for key in vectors if key not in known]
-        # Vectors of one width go exactly where others were, so that a full file has no holes.
-        room = self._room_for(len(new), sum(map(len, vectors.values())))
-        free = [] if room else self._delete_oldest(len(new))
+        known = self._ids(list(vectors))
+        new = len(vectors) - len(known)
         last = self._number("SELECT ifnull(max(id), 0) FROM vectors")
-        free += range(last + 1, last + 1 + len(new) - len(free))
-        ids = known | dict(zip(new, free, strict=True))
+        # Vectors of one width go exactly where others were, so that a full file has no holes.
+        room = self._room_for(new, sum(map(len, vectors.values())))
+        free = [] if room else self._delete_oldest(new)
+        gone = set(free)
+        ids = {key: number for key, number in known.items() if number not in gone}  # no two share one
+        homeless = [key for key in vectors if key not in ids]
+        free += range(last + 1, last + 1 + len(homeless) - len(free))
+        ids |= zip(homeless, free, strict=True)
         self._sql.executemany(
             "INSERT OR REPLACE INTO vectors VALUES (?, ?)",
             ((ids[key], vector) for key, vector in vectors.items()),
@@ -147,6 +147,14 @@ class CacheFile:
         self._sql.executemany(
             "INSERT OR REPLACE INTO entries VALUES (?, ?, ?)", ((key, ids[key], now) for key in vectors)
         )
+
+    def _ids(self, keys: Sequence[bytes]) -> dict[bytes, int]:
+        """Where the vectors of keys are, of those that there are."""
+        ids: dict[bytes, int] = {}
+        for some in _slices(keys):
+            question = f"SELECT key, id FROM entries WHERE key IN {_marks(some)}"  # noqa: S608 - question marks
+            ids.update(self._sql.execute(question, some))
+        return ids
 
     def _room_for(self, count: int, length: int) -> bool:
         return self._used() + length + EXTRA * count <= self._limit

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -21,6 +22,8 @@ from embedwire._servers.facts import same_model
 from embedwire._settings.options import Kind
 from embedwire._settings.settings import CLOSED, Settings
 from embedwire.exceptions import Completed, RequestError, UsageError
+
+LEAST = 0.1  # seconds for which vectors are kept in any case, also past the deadline
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +109,12 @@ class Caching:
         model = await self._served.model(kind, asked.begun, pieces=pieces)
         if model is None:
             return await self._send(texts, kind, asked)
-        found = await self._store.look(self._place(kind, model), texts, self._served.named(kind))
+        left = self._served.left(asked.begun)
+        look = self._store.look(self._place(kind, model), texts, self._served.named(kind))
+        try:
+            found = await asyncio.wait_for(look, left and left / 2)
+        except asyncio.TimeoutError:  # a locked file, or a slow disk: the rest is for the server
+            return await self._send(texts, kind, asked)
         if found.matrix is None:
             return await self._fresh(texts, kind, replace(asked, calls=[]), model)
         if asked.watch is not None:
@@ -170,16 +178,18 @@ class Caching:
 
     async def _keep(self, texts: list[str], vectors: Matrix, kind: Kind, asked: Asked, model: str) -> None:
         """Puts vectors into the cache under the model that they are of; not where there may have been two."""
-        told = _told(asked.calls or ())
+        told, left = _told(asked.calls or ()), self._served.left(asked.begun)
         if told is None:
             return
         if self._settings.form.model is None:
             if self._pools[kind].several:
-                if await self._served.asked(kind) != model:
+                if await self._served.asked(kind, left) != model:
                     return
             else:
                 model = told[1] or model
-        await self._store.keep(self._place(kind, model), told[0], texts, vectors)
+        keep = self._store.keep(self._place(kind, model), told[0], texts, vectors)
+        with contextlib.suppress(asyncio.TimeoutError):
+            await asyncio.wait_for(keep, None if left is None else max(left, LEAST))
 
     def _belongs(self, found: Found, kind: Kind, asked: Asked, model: str, width: int | None) -> bool:
         """Whether what was found is of the model that the rest of its call is of."""

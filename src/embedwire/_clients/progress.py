@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import inspect
 import time
 from collections.abc import Awaitable, Callable
@@ -85,7 +86,7 @@ class Watch:
         cached: Texts that were found in a cache.
     """
 
-    def __init__(self, shower: Shower | Screen, total: int) -> None:
+    def __init__(self, shower: Shower, total: int) -> None:
         self._shower = shower
         self._total = total
         self._begun = time.monotonic()
@@ -131,6 +132,28 @@ class _Told:
         """Nothing."""
 
 
+class _Drawn:
+    """A bar, or lines. Its state is whether it can be drawn: where nobody can see it, no call fails for it."""
+
+    def __init__(self, where: Screen) -> None:
+        self._where = where
+        self._broken = False
+        self.every = where.every
+
+    def show(self, progress: Progress) -> None:
+        """Draws it."""
+        if not self._broken:
+            try:
+                self._where.show(progress)
+            except (OSError, ValueError):  # it was closed, or cannot say it
+                self._broken = True
+
+    def close(self) -> None:
+        """Leaves it there."""
+        with contextlib.suppress(OSError, ValueError):
+            self._where.close()
+
+
 def watch_of(progress: Show | bool | None, total: int) -> Watch | None:
     """What looks how far a call of so many texts is; None where nobody wants to know.
 
@@ -140,9 +163,13 @@ def watch_of(progress: Show | bool | None, total: int) -> Watch | None:
     if progress is None or progress is False:
         return None
     if progress is True:
-        where = screen()
-        return None if where is None else Watch(where, total)
-    if not callable(progress) or inspect.iscoroutinefunction(progress):
+        try:
+            where = screen()
+        except ValueError:  # it was closed
+            return None
+        return None if where is None else Watch(_Drawn(where), total)
+    call = getattr(progress, "__call__", None)  # noqa: B004 - of an object of a class, too
+    if not callable(progress) or any(map(inspect.iscoroutinefunction, (progress, call))):
         what = "an async one" if callable(progress) else shown(progress)
         raise InputError(
             f"progress must be True for a bar, a plain function that gets a Progress, or None, not {what}"

@@ -21,10 +21,11 @@ from embedwire.exceptions import Completed
 logger = logging.getLogger("embedwire")
 
 SOON = 5.0  # seconds for which one of several servers is asked
+SILENT = 30.0  # seconds for which one that did not answer so soon is not asked again
 
 
 class Served:
-    """The models of one client's servers. Its state is what they told last, and when.
+    """The models of one client's servers. Its state is what they told last, and when, and who did not answer.
 
     Args:
         settings: Of the client.
@@ -35,7 +36,13 @@ class Served:
         self._settings = settings
         self._pools = pools
         self._told: dict[Kind, tuple[float, object, str | None]] = {}
+        self._silent: dict[Member, float] = {}  # until when it is not asked again
         self._warned = False
+
+    def left(self, begun: float) -> float | None:
+        """Seconds before the deadline of a call that began then; None where it has none."""
+        deadline = self._settings.deadline
+        return None if deadline is None else max(0.0, deadline - (time.monotonic() - begun))
 
     def named(self, kind: Kind) -> str | None:
         """The name that replies gave last, in this process; None where nothing is known."""
@@ -64,11 +71,9 @@ class Served:
         at, seen, name = self._told.get(kind, (now - HOLDS, None, None))
         if pieces and now - at < HOLDS and seen == _seen(self._pools[kind]):
             return name
-        left = None
-        if self._settings.deadline is not None:
-            left = max(0.0, self._settings.deadline - (time.monotonic() - begun))
+        left = self.left(begun)
         try:
-            name = await asyncio.wait_for(self.asked(kind), left)
+            name = await asyncio.wait_for(self.asked(kind, left), left)
         except asyncio.TimeoutError:
             return None
         self._told[kind] = asyncio.get_running_loop().time(), _seen(self._pools[kind]), name
@@ -78,8 +83,12 @@ class Served:
             logger.warning(message, self._pools[kind].servers)
         return name
 
-    async def asked(self, kind: Kind) -> str | None:
+    async def asked(self, kind: Kind, left: float | None) -> str | None:
         """The one model that all servers tell now; None where there is none.
+
+        Args:
+            kind: Queries or documents.
+            left: Seconds before the caller's deadline, of which several servers get half.
 
         Raises:
             RequestError: The only server does not answer.
@@ -93,17 +102,22 @@ class Served:
                 error = to_error(refused.fault, attempts=sent, server=pool.servers, index=None, count=None)
                 error.set_outcome(lambda: Completed([], np.empty((0, 0), dtype=np.float32)), dict)
                 raise error from None
+        soon, now = SOON if left is None else min(SOON, left / 2), asyncio.get_running_loop().time()
         those = [member for member in pool.members if member.state != "left out"]
-        names = {bare(name) for name in await asyncio.gather(*map(_told_by, those)) if name}
+        those = [member for member in those if self._silent.get(member, now) <= now] or those
+        told = await asyncio.gather(*(self._told_by(member, soon) for member in those))
+        names = {bare(name) for name in told if name}
         return names.pop() if len(names) == 1 else None
 
-
-async def _told_by(member: Member) -> str | None:
-    """What one of several servers tells, where it does so soon."""
-    try:
-        return await asyncio.wait_for(member.route.visitor.serves(member.route.form, lambda: True), SOON)
-    except Exception:  # it is away, or a function of the user's raised: the call itself will show that
-        return None
+    async def _told_by(self, member: Member, soon: float) -> str | None:
+        """What one of several servers tells, where it does so soon."""
+        try:
+            return await asyncio.wait_for(member.route.visitor.serves(member.route.form, lambda: True), soon)
+        except asyncio.TimeoutError:
+            self._silent[member] = asyncio.get_running_loop().time() + SILENT
+            return None
+        except Exception:  # it is away, or a function of the user's raised: the call itself will show that
+            return None
 
 
 def _seen(pool: Pool) -> list[object]:

@@ -183,9 +183,13 @@ def verdict(outcome: Outcome) -> Iterator[str]:
         return
     if not outcome.complete:
         many = f"{len(taken.cells)} pair{'s' * (len(taken.cells) != 1)} of sizes"
+        fastest = f"could be measured, and the fastest so far is {found.fastest}."
+        if outcome.error is not None:
+            yield f"That is too early to tell which sizes are best: {many} {fastest}"
+            return
         yield (
-            f"{outcome.seconds:.3g} s were not enough to tell which sizes are best: {many} could be measured, and the "
-            f"fastest so far is {found.fastest}. Give it longer: --seconds {2 * max(30, round(outcome.budget))}."
+            f"{outcome.seconds:.3g} s were not enough to tell which sizes are best: {many} {fastest} Give it longer: "
+            f"--seconds {2 * max(30, round(outcome.budget))}."
         )
         return
     samples = taken.cells[found.cell]
