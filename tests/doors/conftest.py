@@ -27,6 +27,13 @@ def pytest_configure(config: pytest.Config) -> None:
     )  # a PGEngine's
 
 
+@pytest.fixture(autouse=True)
+def a_fresh_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The environment has no URL and no key; what was learnt stays, as an earlier example's client may be open."""
+    for name in ("EMBEDWIRE_BASE_URL", "EMBEDWIRE_API_KEY", "OPENAI_API_KEY"):
+        monkeypatch.delenv(name, raising=False)
+
+
 @pytest.fixture
 def server() -> Iterator[EmbeddingServer]:
     """A scriptable server."""
