@@ -1,6 +1,6 @@
 """Daft: a batch method of a class, one object for each worker process; vectors of Daft's own type.
 
-    pip install embedwire daft
+    pip install . daft  # in a clone of embedwire
     llama-server -m model.gguf --embeddings --port 8080
     python examples/recipes/daft_frames.py docs.jsonl vectors
 

@@ -1,6 +1,6 @@
 """Dask: a vector for each row of a dataframe; each worker process has one client, which its threads share.
 
-pip install embedwire "dask[dataframe]"
+pip install . "dask[dataframe]"  # in a clone of embedwire
 llama-server -m model.gguf --embeddings --port 8080
 python examples/recipes/dask_frames.py docs.jsonl vectors
 """

@@ -1,6 +1,6 @@
 """DuckDB: a function for SQL, which gets 2,048 texts at a time.
 
-pip install embedwire duckdb pyarrow
+pip install . duckdb pyarrow  # in a clone of embedwire
 llama-server -m model.gguf --embeddings --port 8080
 python examples/recipes/duckdb_sql.py docs.jsonl "which book is about kimchi?"
 """

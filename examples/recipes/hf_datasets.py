@@ -1,6 +1,6 @@
 """Hugging Face datasets: a column of vectors; the same `map` a second time is a cache hit, and asks no server.
 
-pip install embedwire datasets
+pip install . datasets  # in a clone of embedwire
 llama-server -m model.gguf --embeddings --port 8080
 python examples/recipes/hf_datasets.py docs.jsonl
 """

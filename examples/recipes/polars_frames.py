@@ -1,6 +1,6 @@
 """Polars: a lazy frame of any size, embedded as it streams into a Parquet file.
 
-pip install embedwire polars
+pip install . polars  # in a clone of embedwire
 llama-server -m model.gguf --embeddings --port 8080
 python examples/recipes/polars_frames.py docs.jsonl vectors.parquet
 """

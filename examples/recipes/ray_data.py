@@ -1,6 +1,6 @@
 """Ray Data: a pool of actors, each with one client; 16 requests are in flight in all.
 
-pip install "embedwire[ray]"
+pip install ".[ray]"  # in a clone of embedwire
 llama-server -m model.gguf --embeddings --port 8080
 python examples/recipes/ray_data.py docs.jsonl vectors
 """

@@ -1,6 +1,6 @@
 """PySpark: a `pandas_udf`, with one client for each Python worker.
 
-pip install embedwire "pyspark[sql]"
+pip install . "pyspark[sql]"  # in a clone of embedwire
 llama-server -m model.gguf --embeddings --port 8080
 python examples/recipes/spark_udf.py docs.jsonl vectors
 """

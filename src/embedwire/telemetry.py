@@ -1,13 +1,11 @@
 """OpenTelemetry: spans and metrics of calls and requests, named by its conventions for generative AI.
 
-    pip install "embedwire[otel]"
-
     from embedwire.telemetry import OpenTelemetry
 
     embeddings = EmbedwireEmbeddings("http://localhost:8080", on_event=OpenTelemetry())
 
-It needs OpenTelemetry's API; where the spans and metrics go is set up with its SDK, as for any other library. No text
-is in a span.
+It needs OpenTelemetry's API (embedwire's extra ``otel``); where the spans and metrics go is set up with its SDK, as for
+any other library. No text is in a span.
 """
 
 from __future__ import annotations
@@ -22,7 +20,8 @@ try:
     from opentelemetry.context import Context
 except ModuleNotFoundError as missing:
     raise ModuleNotFoundError(
-        'embedwire.telemetry needs opentelemetry-api: pip install "embedwire[otel]"', name=missing.name
+        'embedwire.telemetry needs opentelemetry-api: install embedwire with its extra "otel"',
+        name=missing.name,
     ) from None
 
 from embedwire._events.audience import Tracer
