@@ -108,7 +108,7 @@ class TestNames:
             ("additional_kwargs", r"pass extra_body=\{"),
             ("ollama_additional_kwargs", r"pass extra_body=\{"),
             ("keep_alive", r"pass extra_body=\{"),
-            ("show_progress_bar", "leave it out"),
+            ("show_progress_bar", "progress=True"),
             ("default_headers", "pass headers="),
             ("default_query", r"base_url='http://host/v1\?name=value'"),
             ("http_client", "this client has connections of its own"),

@@ -74,11 +74,11 @@ def test_zsh(line: str, words: list[str]) -> None:
         zpty -w terminal 'eval "$(embedwire completion zsh)"; echo rea""dy'
         zpty -r terminal REPLY '*ready*'
         zpty -w -n terminal "$1"$'\\t'
-        zpty -w terminal ' --the-end'
-        zpty -r terminal REPLY '*--the-end*'
+        zpty -r terminal REPLY "*$2*"
         print -r -- "$REPLY"
     """
-    assert f"{line[: line.rindex(' ')]} {words[0]}" in run(shell("zsh"), "-f", "-c", script, "zsh", line)
+    completed = f"{line[: line.rindex(' ')]} {words[0]}"
+    assert completed in run(shell("zsh"), "-f", "-c", script, "zsh", line, completed)
 
 
 @pytest.mark.parametrize("name", ["bash", "zsh", "fish", "powershell"])
