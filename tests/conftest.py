@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 import sys
 from collections.abc import Generator
 from pathlib import Path
@@ -22,6 +23,8 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line(
         "filterwarnings", "ignore:.langchain-community. is being sunset:DeprecationWarning"
     )
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # of a job in the background, which children inherit
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 DOORS = Path(__file__).parent / "doors"
