@@ -23,7 +23,9 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line(
         "filterwarnings", "ignore:.langchain-community. is being sunset:DeprecationWarning"
     )
-    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # of a job in the background, which children inherit
+    if (
+        signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    ):  # of a job in the background, which children inherit
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
